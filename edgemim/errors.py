@@ -1,0 +1,70 @@
+"""What can go wrong, as one tree. The exit code of a command is the `exit_code` of the error that ended it.
+
+EdgemimError                 2   the user can mend it; the message says how
+├── ConfigError                  a setting is unknown, missing or out of its range
+├── DataError                    images or labels are missing or cannot be read
+├── ArtifactError                a folder is not the artifact it claims to be, or was altered
+├── CheckpointError              weights from elsewhere that cannot be used
+├── OutputError                  the output cannot be written (it exists, the disk is full, ...)
+├── MissingDependencyError       a package that one plug-in needs is not installed
+└── DeviceError              3   the device or a vendor library failed
+
+Messages say what is wrong, what was found and what to do; one line, lower case, no full stop.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_GATE_MISSED = 1
+EXIT_USER = 2
+EXIT_DEVICE = 3
+EXIT_BUG = 4
+EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
+
+
+class EdgemimError(Exception):
+    """Something the user can act on."""
+
+    exit_code = EXIT_USER
+
+
+class ConfigError(EdgemimError):
+    """A setting is unknown, missing or out of its range."""
+
+
+class DataError(EdgemimError):
+    """Images or labels are missing or cannot be read."""
+
+
+class ArtifactError(EdgemimError):
+    """A folder is not the artifact it claims to be, or was altered after it was written."""
+
+
+class CheckpointError(EdgemimError):
+    """Weights from elsewhere that cannot be used."""
+
+
+class OutputError(EdgemimError):
+    """The output cannot be written."""
+
+
+class MissingDependencyError(EdgemimError, ImportError):
+    """A package that one plug-in needs is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package!r}, which is not installed; "
+            f"run: pip install 'edgemim[{extra}]'"
+        )
+        self._arguments = (what, package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
+        """Rebuild from the arguments: a worker process hands its errors over pickled."""
+        return type(self), self._arguments
+
+
+class DeviceError(EdgemimError):
+    """The device or a vendor library failed."""
+
+    exit_code = EXIT_DEVICE

@@ -1,0 +1,124 @@
+"""The adapter for timm's plain vision transformers: ViT, DeiT, CLIP and DINO towers, register tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from edgemim.errors import ConfigError
+from edgemim.models.adapter import BackboneAdapter, Features
+from edgemim.models.mask_plan import VISIBLE, MaskPlan, gather_tokens
+from edgemim.models.positions import sincos_positions
+
+
+class ViTAdapter(BackboneAdapter):
+    """Runs a `timm.models.VisionTransformer`.
+
+    Positions are added before patches are left out, so every visible patch keeps its own (MAE, section 3).
+
+    Raises:
+        ConfigError: The model takes images of any size, for which patch ids would have no fixed meaning.
+    """
+
+    modes = ("full", "visible", "mask_token")
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        vit = self.vit = backbone
+        if vit.dynamic_img_size:
+            raise ConfigError("masked pretraining needs a fixed image size; leave backbone.dynamic_img_size false")
+        self.grid = vit.patch_embed.grid_size
+        self.patch_size = vit.patch_embed.patch_size
+        self.width = vit.embed_dim
+        self.depth = len(vit.blocks)
+        self.num_prefix = vit.num_prefix_tokens
+
+    @staticmethod
+    def fits(backbone: nn.Module) -> bool:
+        """Whether this is timm's plain ViT; a subclass with tokens or blocks of its own is not."""
+        from timm.models.vision_transformer import VisionTransformer
+
+        return type(backbone) is VisionTransformer
+
+    def forward(
+        self,
+        images: Tensor,
+        plan: MaskPlan | None = None,
+        *,
+        mode: str = "full",
+        mask_token: Tensor | None = None,
+        taps: Collection[int] = (),
+        stop_after: int | None = None,
+    ) -> Features:
+        x = self._embed(images, plan, mode, mask_token)
+        tapped = {}
+        last = self.depth - 1 if stop_after is None else stop_after
+        for index in range(last + 1):
+            x = self.vit.blocks[index](x)
+            if index in taps:
+                tapped[index] = x
+        return Features(self.vit.norm(x) if stop_after is None else None, tapped)
+
+    def _embed(self, images: Tensor, plan: MaskPlan | None, mode: str, mask_token: Tensor | None) -> Tensor:
+        patches = self.vit.patch_embed(images)
+        prefix_positions, positions = self._positions()
+        if mode == "mask_token":
+            assert plan is not None
+            assert mask_token is not None
+            hidden = (plan.role != VISIBLE).unsqueeze(-1)
+            patches = torch.where(hidden, mask_token.to(patches.dtype), patches)
+        patches = patches if positions is None else patches + positions
+        if mode == "visible":
+            assert plan is not None
+            patches = gather_tokens(patches, plan.keep_ids)
+        prefix = self._prefix(prefix_positions, patches)
+        return self.vit.norm_pre(self.vit.pos_drop(torch.cat([prefix, patches], dim=1)))
+
+    def _positions(self) -> tuple[Tensor | None, Tensor | None]:
+        table = self.vit.pos_embed
+        if table is None or self.vit.no_embed_class or not self.num_prefix:
+            return None, table
+        return table[:, : self.num_prefix], table[:, self.num_prefix :]
+
+    def _prefix(self, positions: Tensor | None, patches: Tensor) -> Tensor:
+        given = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
+        if not given:
+            return patches[:, :0]
+        prefix = torch.cat(given, dim=1)
+        prefix = prefix if positions is None else prefix + positions
+        return prefix.expand(patches.shape[0], -1, -1).to(patches.dtype)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Xavier-uniform linear layers, fixed sine and cosine positions, tokens from normal(0, 0.02).
+
+        Source: He et al., arXiv:2111.06377, appendix A. The positions stop being trainable.
+        """
+        self.vit.apply(initialise_linear)
+        projection = self.vit.patch_embed.proj.weight
+        nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
+        nn.init.zeros_(self.vit.patch_embed.proj.bias)
+        for token in (self.vit.cls_token, self.vit.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+        self._fix_positions()
+
+    def _fix_positions(self) -> None:
+        if self.vit.pos_embed is None:
+            return
+        prefix = 0 if self.vit.no_embed_class else self.num_prefix
+        self.vit.pos_embed.copy_(sincos_positions(self.width, self.grid, prefix)[None])
+        self.vit.pos_embed.requires_grad_(False)
+
+
+def initialise_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for a linear layer, ones and zeros for a LayerNorm."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

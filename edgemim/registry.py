@@ -1,0 +1,131 @@
+"""Plug-ins by file name: one file in a folder is one plug-in, listed without being imported.
+
+A plug-in folder's `__init__.py` holds `METHODS = Registry("method", __name__)`; a plug-in file ends with
+`METHODS.add("mae", MAE)`. File names use `_`, users write `-`; both find the same file. Listing reads the
+module docstring with `ast`, so it never imports torch or a vendor package.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemim.errors import ConfigError, MissingDependencyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `edgemim list` shows of one plug-in, read from its module docstring.
+
+    `sections` maps a lower-case heading (`source`, `needs`, `differs`) to its text on one line.
+    """
+
+    name: str
+    summary: str
+    sections: dict[str, str]
+
+
+class Registry:
+    """The plug-ins of one kind.
+
+    Args:
+        kind: Singular name for messages (`method`).
+        package: Import name of the folder (`edgemim.methods`), which must not import its plug-ins.
+        plural: Name of the list on the command line; `kind + "s"` by default.
+    """
+
+    def __init__(self, kind: str, package: str, plural: str | None = None) -> None:
+        self.kind = kind
+        self.package = package
+        self.plural = plural or f"{kind}s"
+        self._added: dict[str, Any] = {}
+
+    def _folder(self) -> Path:
+        module = importlib.import_module(self.package)
+        assert module.__file__ is not None
+        return Path(module.__file__).parent
+
+    def _files(self) -> dict[str, Path]:
+        files = self._folder().glob("*.py")
+        named = {f.stem.replace("_", "-"): f for f in files if not f.stem.startswith("_")}
+        return dict(sorted(named.items()))
+
+    def names(self) -> list[str]:
+        """Names of all plug-ins, sorted, without importing one."""
+        return list(self._files())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def add(self, name: str, plugin: Any) -> None:
+        """Register `plugin`; the last line of a plug-in's file, with the file's own name."""
+        self._added[name] = plugin
+
+    def get(self, name: str) -> Any:
+        """Import the plug-in's file and return what it registered.
+
+        Raises:
+            ConfigError: There is no such plug-in.
+            MissingDependencyError: A package that the plug-in's `Needs:` names is not installed.
+        """
+        wanted = name.strip().lower().replace("_", "-")
+        files = self._files()
+        if wanted not in files:
+            raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(wanted, files)}")
+        if wanted not in self._added:
+            self._import(wanted, files[wanted])
+        return self._added[wanted]
+
+    def _import(self, name: str, file: Path) -> None:
+        try:
+            importlib.import_module(f"{self.package}.{file.stem}")
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").split(".")[0]
+            if missing in ("", "edgemim"):
+                raise
+            needs = self.describe(name).sections.get("needs", "")
+            extra = re.search(r"edgemim\[([\w,-]+)\]", needs)
+            raise MissingDependencyError(
+                f"{self.kind} {name!r}", missing, extra.group(1) if extra else "all"
+            ) from error
+        if name not in self._added:
+            raise ValueError(f"{file} must end with a call of add({name!r}, ...)")
+
+    def describe(self, name: str) -> Description:
+        """Read the docstring of the plug-in's file; nothing is imported."""
+        docstring = ast.get_docstring(ast.parse(self._files()[name].read_text("utf-8"))) or ""
+        return Description(name=name, summary=_summary(docstring), sections=_sections(docstring))
+
+    def describe_all(self) -> list[Description]:
+        """One description per plug-in, sorted by name."""
+        return [self.describe(name) for name in self.names()]
+
+
+def did_you_mean(wrong: str, known: Any) -> str:
+    """The end of a message about an unknown name: the nearest known one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"; known: {shown}" if names else "; none is known here"
+
+
+def _summary(docstring: str) -> str:
+    return docstring.split("\n\n")[0].replace("\n", " ").strip().rstrip(".")
+
+
+def _sections(docstring: str) -> dict[str, str]:
+    """`Heading: text` up to the next blank line, for the headings that a plug-in may have."""
+    sections = {}
+    for paragraph in re.split(r"\n\s*\n", docstring):
+        parts = re.split(r"^(Source|Command|Needs|Differs|Licence):", paragraph, flags=re.MULTILINE)
+        for heading, text in zip(parts[1::2], parts[2::2], strict=True):
+            sections[heading.lower()] = " ".join(text.split())
+    return sections

@@ -1,0 +1,1 @@
+"""From a checkpoint to an `onnx` artifact: export, graph passes, structure checks, parity with torch."""

@@ -1,0 +1,107 @@
+"""Run torch's exporter, quietly, in the state in which its graphs are simple.
+
+Attention is computed step by step during the export: fused, some backbones do not export at all, and the
+others hide the attention from passes and quantizers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import onnx_ir as ir
+import torch
+from timm.layers import set_fused_attn, use_fused_attn
+
+from edgemim.errors import EdgemimError
+
+_NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.export", "torch.onnx")
+
+
+def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, output_name: str) -> ir.Model:
+    """Export at the exporter's own opset, with the fixed shape of `images`.
+
+    Raises:
+        EdgemimError: torch cannot export this model; its own words are in the message.
+    """
+    with _step_by_step_attention(model), _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=[input_name],
+                output_names=[output_name],
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise EdgemimError(
+                f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: {_first_line(error)}; "
+                "choose another backbone, or another torch version"
+            ) from error
+    assert program is not None
+    return program.model
+
+
+def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """How often each `nn.LayerNorm` runs in one forward pass, by module name; those never used are left out."""
+    calls: Counter[str] = Counter()
+
+    def counter(name: str) -> Callable[..., None]:
+        return lambda *_: calls.update([name])
+
+    norms = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)
+    ]
+    hooks = [module.register_forward_hook(counter(name)) for name, module in norms]
+    try:
+        with torch.inference_mode():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return dict(calls)
+
+
+@contextlib.contextmanager
+def _step_by_step_attention(model: torch.nn.Module) -> Iterator[None]:
+    """Turn fused attention off, in timm's switch and in the layers that read the switch when they were built."""
+    before = use_fused_attn(), use_fused_attn(experimental=True)
+    fused = [module for module in model.modules() if getattr(module, "fused_attn", None) is True]
+    set_fused_attn(False)
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        set_fused_attn(*before)
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's deprecation warnings about itself, and its remarks on what it did not fold."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+            warnings.filterwarnings("ignore", category=category)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    """The exporter wraps errors in pages of advice; the innermost cause says what happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

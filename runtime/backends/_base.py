@@ -1,0 +1,149 @@
+"""The contract of a backend: compile a candidate for this device, open it, run it.
+
+    backend = BACKENDS.get("openvino")()
+    engine = backend.compile(bundle, candidate, cache, threads)
+    session = backend.open(engine)
+    outputs = session.run({"images": images})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemim.errors import DeviceError, MissingDependencyError
+from edgemim.runtime.bundle import Bundle, Candidate
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A candidate made ready for this device.
+
+    Attributes:
+        backend: Name of the backend that made it and can open it.
+        file: What is opened: the verified ONNX file, or one in the cache.
+        options: Every setting given to the vendor library, as plain values for the report.
+        folder: Its place in the cache of engines; None if the backend needs none.
+        compile_s: Seconds the compilation took, when it was done.
+        cached: True if it was compiled by an earlier run.
+    """
+
+    backend: str
+    file: Path
+    options: Mapping[str, Any]
+    folder: Path | None
+    compile_s: float
+    cached: bool
+
+
+class Session(ABC):
+    """A loaded engine; batch and shapes are those of the bundle."""
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run once; by name in, by name out.
+
+        Returns when the outputs are complete in host memory; the arrays belong to the caller and the next
+        run does not touch them.
+
+        Raises:
+            DeviceError: The vendor library failed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the session holds; it cannot run afterwards."""
+
+
+class Backend(ABC):
+    """One inference engine. Stateless: a subclass states five facts and fills two methods.
+
+    Attributes:
+        name: What the user writes, and the name of the file.
+        module: Import name of the vendor package.
+        distributions: Names under which the vendor package may be installed, the usual one first.
+        extra: The extra of edgemim that installs it.
+        processor: What it runs on, for sentences ("slower on this CPU").
+    """
+
+    name: ClassVar[str]
+    module: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str]
+    processor: ClassVar[str]
+
+    @abstractmethod
+    def compile(self, bundle: Bundle, candidate: Candidate, cache: Path, threads: int) -> Engine:
+        """Compile one candidate for this device, or find it in the cache.
+
+        Args:
+            bundle: The verified bundle.
+            candidate: One of its candidates.
+            cache: Folder of compiled engines; it need not exist.
+            threads: Threads that one inference may use, at least 1.
+
+        Raises:
+            MissingDependencyError: The vendor package is not installed.
+            DeviceError: The vendor library refuses the model.
+        """
+
+    @abstractmethod
+    def open(self, engine: Engine) -> Session:
+        """Load an engine that `compile` of this backend returned.
+
+        Raises:
+            DeviceError: The vendor library cannot load it.
+        """
+
+    def available(self) -> str | None:
+        """Why this backend cannot be used here, or None if it can; nothing is imported."""
+        if importlib.util.find_spec(self.module) is None:
+            return f"the package {self.module!r} is not installed; run: pip install 'edgemim[{self.extra}]'"
+        return None
+
+    def version(self) -> str:
+        """Version of the vendor package; "unknown" if it was installed without metadata."""
+        for name in self.distributions:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return metadata.version(name)
+        return "unknown"
+
+
+def require(backend: Backend) -> None:
+    """Stop with the extra's name if the backend's package is not there.
+
+    Raises:
+        MissingDependencyError: See above.
+    """
+    if backend.available() is not None:
+        raise MissingDependencyError(f"backend {backend.name!r}", backend.module, backend.extra)
+
+
+@contextlib.contextmanager
+def vendor_failures(name: str, action: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a vendor library's own exceptions into one line that names the backend.
+
+    Raises:
+        DeviceError: One of `kinds` was raised inside the block.
+    """
+    try:
+        yield
+    except kinds as error:
+        reason = " ".join(str(error).split())
+        raise DeviceError(f"{name} cannot {action}: {reason[:400] or type(error).__name__}") from error
+
+
+def owned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array itself if it owns its memory, else a copy."""
+    return array if array.flags.owndata else np.array(array)

@@ -1,0 +1,100 @@
+"""Compiled engines, kept between runs: found by what they were made from, verified before they are used.
+
+The key is the sha256 of the facts an engine depends on (model hash, backend and version, device, options), so
+an engine of another driver or board is never found. Its facts and file hashes lie beside it in `engine.json`,
+written last: a build that was cut off, or a file that was altered since, is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from edgemim.artifact import sha256_of, write_text, writing
+from edgemim.errors import DeviceError
+
+SIDECAR = "engine.json"
+_WAIT_S = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A folder of the cache: what was built into it, how long that took, and whether it was there already."""
+
+    folder: Path
+    seconds: float
+    cached: bool
+
+
+def default_cache() -> Path:
+    """The user's folder of compiled engines."""
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("edgemim")) / "engines"
+
+
+def cached_build(
+    cache: Path,
+    facts: Mapping[str, Any],
+    build: Callable[[Path], object],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Built:
+    """The folder of the engine with these facts; `build(folder)` fills it if it is not there yet.
+
+    Two processes that want the same engine build it once.
+
+    Raises:
+        OutputError: The cache cannot be written.
+        DeviceError: Another process has been building it for half an hour.
+    """
+    folder = cache / str(facts["backend"]) / engine_key(facts)
+    with writing(cache):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder.with_suffix(".lock"), timeout=_WAIT_S):
+                return _find_or_build(folder, facts, build, clock)
+        except Timeout as error:
+            raise DeviceError(f"another process is still building {folder}; wait for it, or end it") from error
+
+
+def engine_key(facts: Mapping[str, Any]) -> str:
+    """32 hex digits that differ as soon as one fact does."""
+    text = json.dumps(facts, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _find_or_build(
+    folder: Path, facts: Mapping[str, Any], build: Callable[[Path], object], clock: Callable[[], float]
+) -> Built:
+    seconds = _verified_seconds(folder, facts)
+    if seconds is not None:
+        return Built(folder=folder, seconds=seconds, cached=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    started = clock()
+    build(folder)
+    seconds = clock() - started
+    files = {f.relative_to(folder).as_posix(): sha256_of(f) for f in sorted(folder.rglob("*")) if f.is_file()}
+    sidecar = {"facts": dict(facts), "files": files, "compile_s": seconds}
+    write_text(folder / SIDECAR, json.dumps(sidecar, indent=2, allow_nan=False) + "\n")
+    return Built(folder=folder, seconds=seconds, cached=False)
+
+
+def _verified_seconds(folder: Path, facts: Mapping[str, Any]) -> float | None:
+    """Seconds the engine in `folder` took to compile; None if it is missing, another one, or damaged."""
+    try:
+        sidecar = json.loads((folder / SIDECAR).read_text("utf-8"))
+        same = sidecar["facts"] == json.loads(json.dumps(facts))
+        whole = all(sha256_of(folder / name) == digest for name, digest in sidecar["files"].items())
+        return float(sidecar["compile_s"]) if same and whole and sidecar["files"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
