@@ -35,6 +35,8 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 KINDS = ("checkpoint", "onnx", "bundle", "report")
 
+# What only a folder that edgemim wrote holds: an artifact, a run that was not finished, a quickstart.
+_OURS = (MANIFEST, "last/settings.json", "quickstart.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -197,7 +199,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(f"{path} exists; choose another --out, or replace it with --overwrite")
-    ours = path.is_dir() and any((path / name).exists() for name in (MANIFEST, "last", "logs"))
+    ours = path.is_dir() and any((path / name).exists() for name in _OURS)
     if not ours:
         raise OutputError(f"{path} was not written by edgemim, so --overwrite leaves it alone; remove it yourself")
 
@@ -251,6 +253,7 @@ def writing(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose another --out",
             errno.EPERM: "not permitted; choose another --out",
             errno.EROFS: "the file system is read-only; choose another --out",
+            errno.EEXIST: "a part of the path is a file; choose another --out",
             errno.ENOTDIR: "a part of the path is a file; choose another --out",
         }
         if error.errno not in cures:

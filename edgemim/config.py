@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import sys
 import types
 import typing
@@ -33,6 +34,13 @@ def recipe_names() -> list[str]:
     return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
+def recipe_summary(name: str) -> str:
+    """The comment with which a shipped recipe begins, on one line."""
+    text = resources.files("edgemim.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
 def load_recipe(name: str) -> dict[str, Any]:
     """Read a shipped recipe by its name, or a TOML file by its path.
 
@@ -50,9 +58,10 @@ def load_recipe(name: str) -> dict[str, Any]:
             raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem, recipe_names())}")
         text = resources.files("edgemim.recipes").joinpath(f"{stem}.toml").read_text("utf-8")
     try:
-        return tomllib.loads(text)
+        recipe: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"recipe {name} is not valid TOML: {error}") from error
+    return recipe
 
 
 def _read_text(path: Path) -> str:

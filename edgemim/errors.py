@@ -7,6 +7,8 @@ EdgemimError                 2   the user can mend it; the message says how
 ├── CheckpointError              weights from elsewhere that cannot be used
 ├── OutputError                  the output cannot be written (it exists, the disk is full, ...)
 ├── MissingDependencyError       a package that one plug-in needs is not installed
+├── TrainingError                a run cannot go on, or cannot be resumed like this
+├── Preempted                75  the system asked the run to stop; resume to go on
 └── DeviceError              3   the device or a vendor library failed
 
 Messages say what is wrong, what was found and what to do; one line, lower case, no full stop.
@@ -54,14 +56,23 @@ class MissingDependencyError(EdgemimError, ImportError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs the package {package!r}, which is not installed; "
-            f"run: pip install 'edgemim[{extra}]'"
+            f"{what} needs the package {package!r}, which is not installed; run: pip install 'edgemim[{extra}]'"
         )
         self._arguments = (what, package, extra)
 
     def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
         """Rebuild from the arguments: a worker process hands its errors over pickled."""
         return type(self), self._arguments
+
+
+class TrainingError(EdgemimError):
+    """A run cannot go on: its loss is not finite, or the state to resume from does not fit."""
+
+
+class Preempted(EdgemimError):  # noqa: N818  (a state of the run, not a mistake)
+    """The system asked the run to stop; its state is saved."""
+
+    exit_code = EXIT_PREEMPTED
 
 
 class DeviceError(EdgemimError):

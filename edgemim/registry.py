@@ -129,3 +129,33 @@ def _sections(docstring: str) -> dict[str, str]:
         for heading, text in zip(parts[1::2], parts[2::2], strict=True):
             sections[heading.lower()] = " ".join(text.split())
     return sections
+
+
+_REGISTRIES = {
+    "methods": ("edgemim.methods", "METHODS"),
+    "maskings": ("edgemim.masking", "MASKINGS"),
+    "losses": ("edgemim.losses", "LOSSES"),
+    "sources": ("edgemim.data.sources", "SOURCES"),
+    "quantizers": ("edgemim.quantize.quantizers", "QUANTIZERS"),
+    "targets": ("edgemim.runtime.targets", "TARGETS"),
+    "backends": ("edgemim.runtime.backends", "BACKENDS"),
+}
+
+
+def registry_kinds() -> list[str]:
+    """Plural names of all kinds of plug-in."""
+    return list(_REGISTRIES)
+
+
+def find_registry(plural: str) -> Registry:
+    """The registry of a kind, by its plural name.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    if plural not in _REGISTRIES:
+        raise ConfigError(f"unknown kind {plural!r}{did_you_mean(plural, [*_REGISTRIES, 'backbones', 'recipes'])}")
+    package, name = _REGISTRIES[plural]
+    registry = getattr(importlib.import_module(package), name)
+    assert isinstance(registry, Registry)
+    return registry

@@ -2,9 +2,9 @@
 
     artifact = export_checkpoint(load_checkpoint("student"), "student-onnx", pixels=golden)
 
-torch's exporter works at its own opset and our passes lower the graph (`edgemim.export.passes`); asking it for
-opset 17 fails silently. Golden inputs and torch's outputs travel with the model, so that every later stage and
-every device can be compared with them.
+torch's exporter works at its own opset and our passes lower the graph (`edgemim.export.passes`); asking it
+for opset 17 fails silently. Golden inputs and torch's outputs travel with the model, so that every later
+stage and every device can be compared with them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import onnx_ir as ir
 import torch
 
 from edgemim.artifact import Artifact, Draft, create_artifact, load_artifact, refuse_existing
-from edgemim.errors import ConfigError, EdgemimError
+from edgemim.errors import ConfigError
 from edgemim.export.parity import Parity, check_parity
 from edgemim.export.passes import apply_passes
 from edgemim.export.passes.lower_opset import OPSET
@@ -117,8 +117,8 @@ def _check_settings(checkpoint: Checkpoint, pixels: Pixels, batch_size: int) -> 
         or not len(pixels)
     ):
         raise ConfigError(
-            f"golden images must be uint8 [G, {height}, {width}, 3] with G >= 1, as the preprocessing contract gives "
-            f"them; got {pixels.dtype} {list(pixels.shape)}"
+            f"golden images must be uint8 [G, {height}, {width}, 3] with G >= 1, as the preprocessing "
+            f"contract gives them; got {pixels.dtype} {list(pixels.shape)}"
         )
     # A promise of the checkpoint loader: dropout and batch statistics would make every comparison fail.
     if checkpoint.model.training:

@@ -64,7 +64,8 @@ def check_parity(
         model: A file, or its bytes.
         images: float32 [G, 3, H, W].
         expected: Outputs of torch for these images, float32 [G, K].
-        tolerance: Largest accepted absolute difference of outputs within [-1, 1]; grows with the largest output.
+        tolerance: Largest accepted absolute difference of outputs within [-1, 1]; it grows with the
+            largest output.
 
     Raises:
         EdgemimError: The difference is larger, or the shapes differ, or an output is not finite.
@@ -89,9 +90,10 @@ def _describe(difference: npt.NDArray[np.float64], found: Floats, expected: Floa
     image, output = np.unravel_index(worst, difference.shape)
     over = int((~(difference <= limit)).sum())
     return (
-        f"the ONNX model does not compute what torch computes: largest difference {difference[image, output]:.3g}, "
-        f"limit {limit:.3g}; at golden image {image}, output {output}: ONNX Runtime {found[image, output]:.6g}, torch "
-        f"{expected[image, output]:.6g}; {over} of {difference.size} outputs are over the limit"
+        "the ONNX model does not compute what torch computes: "
+        f"largest difference {difference[image, output]:.3g}, limit {limit:.3g}, "
+        f"{over} of {difference.size} outputs over it; at golden image {image}, output {output}: "
+        f"ONNX Runtime {found[image, output]:.6g}, torch {expected[image, output]:.6g}"
     )
 
 

@@ -1,8 +1,8 @@
-"""What an exported graph must look like, whatever the backbone: checked after the passes, before it is written.
+"""What every exported graph must look like: checked after the passes, before the file is written.
 
 Every rule is there because a device fails without it: TensorRT 8.6 parses opset 17; a LayerNorm in pieces
-overflows in FP16; `If` and `Loop` are built wrongly by some TensorRT versions; quantizers and reports speak of
-torch modules.
+overflows in FP16; `If` and `Loop` are built wrongly by some TensorRT versions; quantizers and reports speak
+of torch modules.
 """
 
 from __future__ import annotations
@@ -67,6 +67,6 @@ def _check_layer_norms(model: ir.Model, expected: Mapping[str, int]) -> None:
     for module, count in expected.items():
         if found[module] != count:
             raise EdgemimError(
-                f"LayerNorm {module!r} runs {count} times but became {found[module]} LayerNormalization nodes; "
-                "in pieces it overflows in FP16: export with another torch version"
+                f"LayerNorm {module!r} runs {count} times but became {found[module]} LayerNormalization "
+                "nodes; in pieces it overflows in FP16: export with another torch version"
             )

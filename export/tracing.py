@@ -39,15 +39,15 @@ def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, outp
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise EdgemimError(
-                f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: {_first_line(error)}; "
-                "choose another backbone, or another torch version"
+                f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: "
+                f"{_first_line(error)}; choose another backbone, or another torch version"
             ) from error
     assert program is not None
     return program.model
 
 
 def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str, int]:
-    """How often each `nn.LayerNorm` runs in one forward pass, by module name; those never used are left out."""
+    """How often each `nn.LayerNorm` runs in one forward pass, by module name; unused ones are left out."""
     calls: Counter[str] = Counter()
 
     def counter(name: str) -> Callable[..., None]:
@@ -68,7 +68,7 @@ def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str,
 
 @contextlib.contextmanager
 def _step_by_step_attention(model: torch.nn.Module) -> Iterator[None]:
-    """Turn fused attention off, in timm's switch and in the layers that read the switch when they were built."""
+    """Turn fused attention off in timm's switch, and in the layers, which read it when they are built."""
     before = use_fused_attn(), use_fused_attn(experimental=True)
     fused = [module for module in model.modules() if getattr(module, "fused_attn", None) is True]
     set_fused_attn(False)

@@ -141,8 +141,9 @@ def _candidates(onnx: Artifact, target: Target) -> list[Candidate]:
     if not taken:
         found = ", ".join(f"{f['name']} ({f['precision']}, opset {f['opset']})" for f in flavours)
         raise ArtifactError(
-            f"{onnx.path} has no flavour for target {target.name!r}, which takes {'/'.join(target.precisions)} "
-            f"up to opset {target.opset}; found: {found or 'none'}; run: edgemim export --target {target.name}"
+            f"{onnx.path} has no flavour for target {target.name!r}, which takes "
+            f"{'/'.join(target.precisions)} up to opset {target.opset}; found: {found or 'none'}; "
+            f"run: edgemim export --target {target.name}"
         )
     return [
         Candidate(
@@ -165,7 +166,7 @@ def load_bundle(path: Path | str) -> Bundle:
     artifact = load_artifact(path, "bundle")
     try:
         return _bundle(artifact)
-    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"{path}: this edgemim cannot read the bundle: {reason}; write it again") from error
 
@@ -210,8 +211,8 @@ def _golden(artifact: Artifact, shape: tuple[int, ...]) -> Golden:
     count, (_, channels, height, width) = len(inputs), shape
     wanted = ((count, height, width, channels), (count, channels, height, width), (count, *outputs.shape[1:]))
     found = (pixels.shape, inputs.shape, outputs.shape)
-    types = (pixels.dtype, inputs.dtype, outputs.dtype)
-    if found != wanted or outputs.ndim != 2 or not count or types != (np.uint8, np.float32, np.float32):
+    types = [str(array.dtype) for array in (pixels, inputs, outputs)]
+    if found != wanted or outputs.ndim != 2 or not count or types != ["uint8", "float32", "float32"]:
         raise ConfigError(f"its golden tensors have the shapes {found} and do not fit the input {shape}")
     return Golden(pixels=pixels, inputs=inputs, outputs=outputs)
 

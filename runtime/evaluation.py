@@ -83,9 +83,7 @@ def write_evaluation(path: Path, images: Iterable[tuple[bytes, int | None]], *, 
         for data, label in images:
             read_image(data)
             if label is not None and not 0 <= label < classes:
-                raise DataError(
-                    f"evaluation image {len(labels)} has label {label}, the model has {classes} classes"
-                )
+                raise DataError(f"evaluation image {len(labels)} has label {label}, the model has {classes} classes")
             _write(archive, f"images/{len(labels):05d}.{_suffix(data)}", data)
             labels.append(None if label is None else int(label))
         unlabelled = labels.count(None)
@@ -115,7 +113,7 @@ def open_evaluation(path: Path, *, count: int, classes: int) -> Evaluation:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> tuple[str, ...]:
-    names = []
+    names: list[str] = []
     for info in archive.infolist():
         if info.filename == LABELS:
             continue

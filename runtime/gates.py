@@ -39,9 +39,15 @@ GATES = {
         _latency("p90_ms", "latency that 90 % of the runs keep, in milliseconds"),
         _latency("p99_ms", "latency that 99 % of the runs keep, in milliseconds"),
         Gate(name="size_mb", meaning="size of the model file, 10^6 bytes", most=True, low=0.0, high=math.inf),
-        Gate(name="top1.min", meaning="share of images classified right", most=False, low=0.0, high=1.0),
+        Gate(name="top1.min", meaning="share of images classed right", most=False, low=0.0, high=1.0),
         Gate(name="top1.max_drop", meaning="top-1 of fp32 minus its own", most=True, low=-1.0, high=1.0),
-        Gate(name="agreement.min", meaning="share of images classified like fp32", most=False, low=0.0, high=1.0),
+        Gate(
+            name="agreement.min",
+            meaning="share of images classed like fp32",
+            most=False,
+            low=0.0,
+            high=1.0,
+        ),
         Gate(name="cosine.min", meaning="mean cosine with fp32's outputs", most=False, low=-1.0, high=1.0),
     )
 }
@@ -56,7 +62,7 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """One gate held against one candidate; `value` is None when `reason` says why it could not be measured."""
+    """One gate held against one candidate; without a `value`, `reason` says why it was not measured."""
 
     name: str
     limit: float
@@ -83,7 +89,7 @@ def parse_gates(pairs: Sequence[str]) -> dict[str, float]:
     """
     limits: dict[str, float] = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
+        name, _, text = pair.partition("=")
         try:
             limits[name.strip()] = float(text)
         except ValueError as error:
@@ -103,7 +109,7 @@ def check_limits(limits: Mapping[str, float]) -> dict[str, float]:
         gate = GATES[name]
         number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
         if not number or not gate.low <= limit <= gate.high:
-            raise ConfigError(f"gate {name} ({gate.meaning}) lies in {gate.low:g}..{gate.high:g}; got {limit!r}")
+            raise ConfigError(f"gate {name} ({gate.meaning}) lies in {gate.low:g} to {gate.high:g}; got {limit!r}")
     return {name: float(limits[name]) for name in GATES if name in limits}
 
 

@@ -131,7 +131,7 @@ def measure_latency(
         progress: Called with (turns done, turns in all).
     """
     times = {name: array("q") for name in calls}
-    rounds = {name: array("l") for name in calls}
+    rounds = {name: array("i") for name in calls}
     warmup = {name: _run_untimed(c, protocol.warmup_runs, protocol.warmup_s, clock) for name, c in calls.items()}
     with _without_garbage_collection():
         for turn in range(protocol.rounds):
@@ -163,8 +163,8 @@ def summarise(samples: Samples) -> Latency:
         warmup_runs=samples.warmup_runs,
         mean_ms=mean / _NS_PER_MS,
         p50_ms=median / _NS_PER_MS,
-        p90_ms=tails[90],
-        p99_ms=tails[99],
+        p90_ms=tails.get(90),
+        p99_ms=tails.get(99),
         max_ms=float(values.max()) / _NS_PER_MS,
         cv=float(values.std()) / mean if mean else 0.0,
         spread=spread,
@@ -196,11 +196,12 @@ def _run_untimed(call: Callable[[], object], runs: int, seconds: float, clock: C
 def _run_timed(
     call: Callable[[], object], times: array[int], protocol: LatencyProtocol, turn: int, clock: Clock
 ) -> None:
-    """Run until this turn's share of the runs, and of the seconds, is there, counted from the first turn."""
+    """Run once, then until this turn's share of runs and of seconds is there, counted from the first turn."""
     share = (turn + 1) / protocol.rounds
     runs, spent = math.ceil(protocol.runs * share), sum(times)
     budget = protocol.seconds * share * _NS_PER_S
-    while len(times) < runs or spent < budget:
+    before = len(times)
+    while len(times) == before or len(times) < runs or spent < budget:
         started = clock()
         call()
         taken = clock() - started

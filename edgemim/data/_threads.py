@@ -1,4 +1,4 @@
-"""Ordered work on blocks of images in threads: Pillow and hashlib release the GIL, so no processes are needed."""
+"""Ordered work on blocks of images in threads: Pillow and hashlib release the GIL, so no processes."""
 
 from __future__ import annotations
 

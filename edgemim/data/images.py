@@ -48,7 +48,7 @@ class Images:
             (what `datasets.Image(decode=False)` gives).
         name: What messages call the set.
         columns: Columns to look for the image in; the first that is not None counts.
-        labels: One class index per image, None or `UNLABELLED` where it has none; None for a set without labels.
+        labels: One class index per image, None or `UNLABELLED` where it has none; None if no image has any.
         class_names: Name of each class; None if nobody knows.
     """
 
@@ -145,10 +145,9 @@ class Images:
     def encoded_block(self, start: int, stop: int) -> list[bytes]:
         """`encoded` of a range of images, faster than one by one."""
         columns = self._dataset[self._rows[start:stop].tolist()]
-        rows = zip(*(columns[c] for c in self._columns), strict=True)
-        return [
-            self._bytes(dict(zip(self._columns, row, strict=True)), start + k) for k, row in enumerate(rows)
-        ]
+        values = zip(*(columns[c] for c in self._columns), strict=True)
+        rows = (dict(zip(self._columns, v, strict=True)) for v in values)
+        return [self._bytes(row, start + k) for k, row in enumerate(rows)]
 
     def image(self, i: int) -> Image.Image:
         """The decoded image, RGB, upright.

@@ -1,7 +1,7 @@
 """From what the user wrote after `--data` to images.
 
-A spec is `digits`, a folder, parquet files, webdataset shards, or `owner/name` on the Hugging Face Hub. A source's
-name in front decides where the spec alone does not: `folder:PATH`, `hub:owner/name`.
+A spec is `digits`, a folder, parquet files, webdataset shards, or `owner/name` on the Hugging Face Hub.
+A source's name in front decides where the spec alone does not: `folder:PATH`, `hub:owner/name`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from edgemim.data.stratify import holdout_indices
 from edgemim.errors import DataError
 from edgemim.registry import did_you_mean
 
+_CHOICES = "; give a folder, .parquet or .tar files, digits, or hub:owner/name"
 _SYNONYMS = {"val": "validation", "valid": "validation"}
 
 
@@ -49,14 +50,14 @@ def open_images(spec: str, *, split: str = "train") -> Images:
         wanted = next(iter(found))
     if wanted not in found:
         raise DataError(f"{spec} has no split {split!r}{did_you_mean(wanted, found)}")
-    return _opened(found, wanted)
+    return found[wanted]()
 
 
 def open_splits(spec: str, *, holdout: float = 0.1, seed: int = 0) -> Splits:
     """Open the training images and the test images of a data set.
 
-    The test images are the split `test` if there is one, else `validation`, else a share of the training images,
-    held out by class where there are labels.
+    The test images are the split `test` if there is one, else `validation`, else a share of the training
+    images, held out by class where there are labels.
 
     Args:
         spec: See the module.
@@ -72,7 +73,7 @@ def open_splits(spec: str, *, holdout: float = 0.1, seed: int = 0) -> Splits:
     if len(found) > 1 and test is not None:
         if "train" not in found:
             raise DataError(f"{spec} has no split 'train'; it has {', '.join(sorted(found))}")
-        splits = Splits(train=_opened(found, "train"), test=_opened(found, test), test_split=test)
+        splits = Splits(train=found["train"](), test=found[test](), test_split=test)
         if splits.train.class_names != splits.test.class_names:
             raise DataError(f"the splits train and {test} of {spec} have different classes; write them alike")
         return splits
@@ -82,13 +83,18 @@ def open_splits(spec: str, *, holdout: float = 0.1, seed: int = 0) -> Splits:
 
 
 def _splits(spec: str) -> SplitOpeners:
+    if not spec.strip():
+        raise DataError(f"no data set is given{_CHOICES}")
     prefix, colon, rest = spec.partition(":")
-    if colon and prefix in SOURCES.names():
-        return _source(prefix).splits(rest)
-    for name in SOURCES:
-        source = _source(name)
-        if source.matches(spec):
-            return source.splits(spec)
+    try:
+        if colon and prefix in SOURCES.names():
+            return _source(prefix).splits(rest)
+        for name in SOURCES:
+            source = _source(name)
+            if source.matches(spec):
+                return source.splits(spec)
+    except OSError as error:
+        raise DataError(f"{error.filename or spec} cannot be read: {error.strerror}") from error
     raise DataError(_unmatched(spec))
 
 
@@ -97,20 +103,16 @@ def _source(name: str) -> Source:
     return source
 
 
-def _opened(found: SplitOpeners, split: str) -> Images:
-    return found[split]()
-
-
 def _unmatched(spec: str) -> str:
     path = Path(spec).expanduser()
     if path.is_dir():
         return f"folder {spec} has no images, parquet files or tar shards"
     if path.exists():
         return f"{spec} is not a data set: give a folder, a .parquet or a .tar file"
-    hint = did_you_mean(spec, ["digits"]) if "/" not in spec else ""
-    near = (
-        hint
-        if "did you mean" in hint
-        else "; give a folder, .parquet or .tar files, digits, or hub:owner/name"
-    )
+    prefix, colon, _ = spec.partition(":")
+    if colon:
+        return f"data set {spec} does not exist, and {prefix!r} is no source{did_you_mean(prefix, SOURCES)}"
+    near = did_you_mean(spec, ["digits"])
+    if "did you mean" not in near:
+        near = _CHOICES
     return f"data set {spec} does not exist{near}"

@@ -55,7 +55,11 @@ class Method(nn.Module, ABC):
     needs_teacher: ClassVar[bool] = False
 
     def __init__(
-        self, adapter: BackboneAdapter, masking: MaskingStrategy, settings: Any, teacher: Teacher | None = None
+        self,
+        adapter: BackboneAdapter,
+        masking: MaskingStrategy,
+        settings: Any,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         if self.needs_teacher and teacher is None:

@@ -71,7 +71,11 @@ class DMAE(Method):
     needs_teacher = True
 
     def __init__(
-        self, adapter: BackboneAdapter, masking: MaskingStrategy, settings: Any, teacher: Teacher | None = None
+        self,
+        adapter: BackboneAdapter,
+        masking: MaskingStrategy,
+        settings: Any,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(adapter, masking, settings, teacher)
         assert teacher is not None
@@ -104,8 +108,10 @@ class DMAE(Method):
         features = self.adapter.forward(batch.images, plan, mode="visible", taps=self.student_blocks)
         pixels = self.pixels(features.tokens, batch.images, plan)
         alignment = torch.stack(
-            [self._distance(project(features.taps[block]), target) for project, block, target in
-             zip(self.projectors, self.student_blocks, wanted, strict=True)]
+            [
+                self._distance(project(features.taps[block]), target)
+                for project, block, target in zip(self.projectors, self.student_blocks, wanted, strict=True)
+            ]
         ).sum()
         scaled = self.settings.alignment_weight * alignment
         metrics = {"loss/pixels": pixels, "loss/alignment": scaled, "loss/alignment_unscaled": alignment}

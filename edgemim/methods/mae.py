@@ -45,7 +45,11 @@ class MAE(Method):
     Settings = MAESettings
 
     def __init__(
-        self, adapter: BackboneAdapter, masking: MaskingStrategy, settings: Any, teacher: Teacher | None = None
+        self,
+        adapter: BackboneAdapter,
+        masking: MaskingStrategy,
+        settings: Any,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(adapter, masking, settings, None)
         adapter.check_mode("visible", "method 'mae'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class ViTAdapter(BackboneAdapter):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
-        vit = self.vit = backbone
+        # Any: timm's attributes carry no types.
+        vit = self.vit = cast(Any, backbone)
         if vit.dynamic_img_size:
             raise ConfigError("masked pretraining needs a fixed image size; leave backbone.dynamic_img_size false")
         self.grid = vit.patch_embed.grid_size
@@ -74,7 +76,8 @@ class ViTAdapter(BackboneAdapter):
             assert plan is not None
             patches = gather_tokens(patches, plan.keep_ids)
         prefix = self._prefix(prefix_positions, patches)
-        return self.vit.norm_pre(self.vit.pos_drop(torch.cat([prefix, patches], dim=1)))
+        embedded: Tensor = self.vit.norm_pre(self.vit.pos_drop(torch.cat([prefix, patches], dim=1)))
+        return embedded
 
     def _positions(self) -> tuple[Tensor | None, Tensor | None]:
         table = self.vit.pos_embed

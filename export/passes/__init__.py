@@ -14,6 +14,7 @@ from edgemim.export.passes.expand_gelu import expand_gelu
 from edgemim.export.passes.fold_constants import fold_constants
 from edgemim.export.passes.lower_opset import lower_opset
 from edgemim.export.passes.module_names import module_names
+from edgemim.export.passes.remove_unused import remove_unused
 from edgemim.export.passes.strip_metadata import strip_metadata
 
 # Names come first, since the later passes copy them to the nodes they add; metadata goes last.
@@ -22,6 +23,7 @@ PASSES: tuple[Callable[[ir.Model], ir.Model], ...] = (
     fold_constants,
     expand_gelu,
     lower_opset,
+    remove_unused,
     strip_metadata,
 )
 

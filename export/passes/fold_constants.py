@@ -1,4 +1,4 @@
-"""Compute what does not depend on the image, and drop what nothing uses.
+"""Compute what does not depend on the image.
 
 The exporter folds most of it, but leaves some rotary tables (`Split` of a constant and all that follows) in
 the graph, where TensorRT has been seen to get them wrong.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 # Ops whose result is not a function of their inputs alone.
 _RANDOM = frozenset(
@@ -33,12 +33,11 @@ _LARGEST_GROWTH_BYTES = 1 << 20
 
 
 def fold_constants(model: ir.Model) -> ir.Model:
-    """Replace every node whose inputs are all constant by its value, then remove dead nodes and weights."""
+    """Replace every node whose inputs are all constant by its value."""
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for node in list(model.graph):
         if _is_foldable(node):
             _fold(model, node)
-    RemoveUnusedNodesPass()(model)
     return model
 
 

@@ -93,7 +93,7 @@ def _lower_pad(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _lower_split(graph: ir.Graph, node: ir.Node) -> None:
-    """`Split` of opset 18 counts its outputs and may make the last one smaller; 17 splits evenly or by sizes."""
+    """`Split` of 18 counts its outputs and may make the last one smaller; 17 splits evenly or by sizes."""
     count = node.attributes.pop("num_outputs", None)
     if count is None or (len(node.inputs) > 1 and node.inputs[1] is not None):
         return

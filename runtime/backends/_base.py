@@ -1,9 +1,9 @@
 """The contract of a backend: compile a candidate for this device, open it, run it.
 
-    backend = BACKENDS.get("openvino")()
-    engine = backend.compile(bundle, candidate, cache, threads)
-    session = backend.open(engine)
-    outputs = session.run({"images": images})
+backend = BACKENDS.get("openvino")()
+engine = backend.compile(bundle, candidate, cache, threads)
+session = backend.open(engine)
+outputs = session.run({"images": images})
 """
 
 from __future__ import annotations

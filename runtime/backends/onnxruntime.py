@@ -42,7 +42,13 @@ class OnnxRuntimeBackend(Backend):
     extra: ClassVar[str] = "onnxruntime"
     processor: ClassVar[str] = "CPU"
 
-    def compile(self, bundle: Bundle, candidate: Candidate, cache: Path, threads: int) -> Engine:
+    def compile(  # the engine is the file, so the cache stays unused
+        self,
+        bundle: Bundle,
+        candidate: Candidate,
+        cache: Path,  # noqa: ARG002
+        threads: int,
+    ) -> Engine:
         require(self)
         file = bundle.artifact.file(candidate.file)
         options = {"provider": _PROVIDER, "intra_op_num_threads": threads, "inter_op_num_threads": 1}
@@ -50,9 +56,7 @@ class OnnxRuntimeBackend(Backend):
         # Loading is compiling here: a model that cannot be loaded is refused now, not while measuring.
         _load(file, options)
         seconds = time.perf_counter() - started
-        return Engine(
-            backend=self.name, file=file, options=options, folder=None, compile_s=seconds, cached=False
-        )
+        return Engine(backend=self.name, file=file, options=options, folder=None, compile_s=seconds, cached=False)
 
     def open(self, engine: Engine) -> Session:
         require(self)

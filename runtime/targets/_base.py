@@ -19,7 +19,7 @@ class Target:
         backends: Backends that run there, the preferred one first.
         opset: Newest ONNX opset that all of them read; export writes this one.
         precisions: Precisions a candidate may have, as carried by the ONNX graph.
-        activation_dtypes: Integer types that Q/DQ activations may have; with `int8` alone the zero point is 0.
+        activation_dtypes: Integer types that Q/DQ activations may have; with int8 alone the zero point is 0.
         machines: What `platform.machine()` says on such a device.
         builds_on_device: True if the engine is compiled by the vendor's builder on the very device that runs
             it, so that nothing compiled can be shipped.

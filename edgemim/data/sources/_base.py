@@ -38,7 +38,7 @@ class Source(ABC):
     def splits(self, spec: str) -> SplitOpeners:
         """Name of each split (`train`, `validation`, `test`, or the source's own) to what opens it.
 
-        Nothing is opened before it is called. There is at least one split, and none is empty.
+        Local files are not opened before it is called. There is at least one split, and none is empty.
 
         Raises:
             DataError: There is nothing to read; says what was looked for.

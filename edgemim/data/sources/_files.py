@@ -10,18 +10,15 @@ from pathlib import Path
 
 from edgemim.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SHARD_SUFFIXES = (".parquet", ".tar")
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
     """Image files (by suffix) at any depth, hidden ones left out, unsorted; links to folders are followed."""
     for root, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(root)
-        folders[:] = [
-            f for f in folders if not f.startswith(".") and not _leads_up(os.path.join(root, f), here)
-        ]
+        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(os.path.join(root, f), here)]
         for name in names:
             if is_image_name(name):
                 yield Path(root, name)
@@ -39,12 +36,26 @@ def has_images(folder: Path) -> bool:
 
 def has_own_images(folder: Path) -> bool:
     """Whether an image lies in the folder itself."""
-    return any(is_image_name(entry.name) for entry in os.scandir(folder) if not entry.is_dir())
+    with os.scandir(folder) as entries:
+        return any(is_image_name(entry.name) for entry in entries if not entry.is_dir())
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, sorted by name, hidden ones left out."""
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    """Folders in a folder, sorted by name; hidden ones and links to a folder above are left out."""
+    here = os.path.realpath(folder)
+    found = (f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(f for f in found if not _leads_up(str(f), here))
+
+
+def shards_in(folder: Path) -> str | None:
+    """`.parquet` or `.tar` if that is what a folder holds, else None; never lists a folder full of images.
+
+    Shards in the folder itself count even among images (a data set's card has pictures too); in each folder
+    below, the first image or shard decides.
+    """
+    names = [name for name in os.listdir(folder) if (folder / name).is_file()]
+    here = [s for s in SHARD_SUFFIXES if any(name.endswith(s) and name[0] != "." for name in names)]
+    return here[0] if here else next(_first_shards(folder), None)
 
 
 def existing_folder(spec: str) -> Path:
@@ -82,7 +93,7 @@ def find_shards(spec: str, suffix: str) -> tuple[list[Path], Path]:
         raise DataError(f"{missing[0]} does not exist" if len(patterns) > 1 else f"{spec} matches no file")
     shards = [Path(f).absolute() for files in found.values() for f in files if os.path.isfile(f)]
     # The fixed part of a glob is where the user says the data is; only what it matched may name a split.
-    fixed = os.path.dirname(os.path.commonprefix([re.split(r"[*?[]", p)[0] for p in patterns]))
+    fixed = os.path.dirname(re.split(r"[*?[{]", str(path))[0])
     return shards, Path(fixed).absolute()
 
 
@@ -99,6 +110,28 @@ def expand_braces(pattern: str) -> list[str]:
         words = match[1].split(",")
     before, after = pattern[: match.start()], pattern[match.end() :]
     return [name for word in words for name in expand_braces(before + word + after)]
+
+
+def _first_shards(folder: Path) -> Iterator[str]:
+    """Suffix of each shard that comes first in its folder; a folder with an image first is passed over."""
+    for sub in subfolders(folder):
+        if sub.is_symlink():
+            continue
+        first = _first_data_suffix(sub)
+        if first in SHARD_SUFFIXES:
+            yield first
+        elif first is None:
+            yield from _first_shards(sub)
+
+
+def _first_data_suffix(folder: Path) -> str | None:
+    """Suffix of the first image or shard in the folder itself, in no particular order."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1]
+            if is_image_name(entry.name) or (suffix in SHARD_SUFFIXES and not entry.name.startswith(".")):
+                return suffix
+    return None
 
 
 def _leads_up(path: str, here: str) -> bool:

@@ -39,14 +39,13 @@ def cache_folder_of(files: Sequence[str | Path]) -> Path:
     digest = hashlib.sha256()
     for file in files:
         state = os.stat(file)
-        digest.update(
-            f"{file}\0{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}\n".encode()
-        )
+        facts = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        digest.update(f"{file}\0{facts}\n".encode())
     return cache_folder() / digest.hexdigest()[:24]
 
 
 @contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str, *, cure: str = "restore or remove it") -> Iterator[None]:
     """Turn what `datasets` and Arrow raise while reading `what` into one line; progress bars are off.
 
     Raises:
@@ -61,7 +60,7 @@ def reading(what: str) -> Iterator[None]:
             yield
     # Arrow's exceptions are subclasses of these built-in ones.
     except (DatasetsError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DataError(f"{what} cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{what} cannot be read: {_first_line(error)}; {cure}") from error
     finally:
         if shown:
             datasets.enable_progress_bars()
@@ -138,5 +137,8 @@ def _unwrapped() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     told = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ else error
+    if "corresponds to no data" in str(told):
+        return "it holds no images"
     lines = [line.strip() for line in str(told).splitlines() if line.strip()]
-    return (lines[0] if lines else type(told).__name__)[:300].rstrip(".")
+    line = lines[0] if lines else type(told).__name__
+    return "".join(c for c in line if c.isprintable())[:300].rstrip(".")

@@ -3,7 +3,7 @@
 The 8x8 grey images are enlarged to 32x32 (bicubic) and kept as PNG; 1,437 train, 360 test, the same
 on every machine.
 
-Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
 
 Licence: CC BY 4.0.
 

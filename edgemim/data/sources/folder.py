@@ -18,6 +18,7 @@ from edgemim.data.sources._files import (
     existing_folder,
     has_images,
     has_own_images,
+    shards_in,
     subfolders,
     walk_images,
 )
@@ -31,7 +32,7 @@ class Folder(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return folder.is_dir() and has_images(folder) and not is_imagefolder(folder)
+        return folder.is_dir() and not shards_in(folder) and has_images(folder) and not is_imagefolder(folder)
 
     def splits(self, spec: str) -> SplitOpeners:
         folder = existing_folder(spec)

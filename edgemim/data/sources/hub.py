@@ -1,6 +1,6 @@
 """A data set on the Hugging Face Hub: `hub:owner/name`, `hub:owner/name:config`, or `owner/name` by itself.
 
-Downloaded once; after that it also works offline. Data sets that would run code of their own are not supported.
+Downloaded once, into the cache of `datasets`. Data sets that run code of their own are not supported.
 
 Source: https://huggingface.co/docs/datasets/loading#hugging-face-hub
 
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import datasets
 
-from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
 from edgemim.data.sources._base import SPLIT_NAMES, Source, SplitOpeners
 from edgemim.data.sources._reading import cache_folder, images_of_dataset, reading
@@ -37,17 +36,15 @@ class Hub(Source):
         found = _NAME.fullmatch(spec)
         if found is None:
             raise DataError(f"the Hub's data sets are named owner/name or owner/name:config; got {spec!r}")
-        name, config = found["name"], found["config"]
-        what = f"data set {spec} of the Hugging Face Hub"
-        with reading(f"{what} (no such folder exists either)"):
-            names = datasets.get_dataset_split_names(name, config)
-        return {SPLIT_NAMES.get(s, s): partial(_open, name, config, s, what) for s in names}
-
-
-def _open(name: str, config: str | None, split: str, what: str) -> Images:
-    with reading(what):
-        dataset = datasets.load_dataset(name, config, split=split, cache_dir=str(cache_folder()))
-    return images_of_dataset(dataset, f"{what} [{split}]")
+        what = f"the Hub's data set {spec}"
+        cure = "check its name and the connection, or give a path that exists"
+        with reading(what, cure=cure):
+            # datasets downloads all splits even when asked for one, so there is nothing to put off.
+            loaded = datasets.load_dataset(found["name"], found["config"], cache_dir=str(cache_folder()))
+        return {
+            SPLIT_NAMES.get(split, split): partial(images_of_dataset, dataset, f"{what} [{split}]")
+            for split, dataset in loaded.items()
+        }
 
 
 SOURCES.add("hub", Hub)

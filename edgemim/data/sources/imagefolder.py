@@ -13,7 +13,14 @@ from pathlib import Path
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
 from edgemim.data.sources._base import SPLIT_NAMES, Source, SplitOpeners
-from edgemim.data.sources._files import existing_folder, has_images, has_own_images, subfolders, walk_images
+from edgemim.data.sources._files import (
+    existing_folder,
+    has_images,
+    has_own_images,
+    shards_in,
+    subfolders,
+    walk_images,
+)
 from edgemim.data.sources._reading import images_of_paths
 from edgemim.errors import DataError
 
@@ -23,7 +30,7 @@ class ImageFolder(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return folder.is_dir() and is_imagefolder(folder)
+        return folder.is_dir() and not shards_in(folder) and is_imagefolder(folder)
 
     def splits(self, spec: str) -> SplitOpeners:
         folder = existing_folder(spec)
@@ -36,7 +43,7 @@ class ImageFolder(Source):
 
 
 def is_imagefolder(folder: Path) -> bool:
-    """Whether a folder looks like classes: split folders that hold class folders, or two class folders or more.
+    """Whether a folder looks like classes: split folders with class folders, or two class folders or more.
 
     One subfolder with images is no class, and neither is a subfolder beside images.
     """
@@ -52,12 +59,9 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     """Split name to its folder, for folders named like a split that hold class folders and no images."""
     found = {}
     for sub in subfolders(folder):
-        if (
-            sub.name.lower() in SPLIT_NAMES
-            and not has_own_images(sub)
-            and any(map(has_images, subfolders(sub)))
-        ):
-            found[SPLIT_NAMES[sub.name.lower()]] = sub
+        split = SPLIT_NAMES.get(sub.name.lower())
+        if split and not has_own_images(sub) and any(map(has_images, subfolders(sub))):
+            found[split] = sub
     return found
 
 
@@ -74,13 +78,9 @@ def _class_names(folder: Path, spec: str) -> tuple[str, ...]:
 def _open(folder: Path, name: str, classes: tuple[str, ...]) -> Images:
     unknown = sorted({f.name for f in subfolders(folder) if has_images(f)} - set(classes))
     if unknown:
-        raise DataError(
-            f"{name} has the class {unknown[0]!r}, which has no training folder; add or remove it"
-        )
+        raise DataError(f"{name} has the class {unknown[0]!r}, the training images have not; add or remove it")
     if has_own_images(folder):
-        raise DataError(
-            f"{folder} has images beside its class folders; move them into the folder of their class"
-        )
+        raise DataError(f"{folder} has images beside its class folders; move them into these")
     paths: list[Path] = []
     labels: list[int] = []
     for label, class_name in enumerate(classes):

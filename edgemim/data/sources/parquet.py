@@ -1,7 +1,7 @@
 """Parquet files with encoded images: one file, a glob, braces or a folder.
 
-Columns as on the Hugging Face Hub: `image` or `img` (encoded bytes, or bytes and path), and `label`, `labels` or
-`fine_label`. The split is read from file names (`train-00000-of-00002.parquet`) or their folders.
+Columns as on the Hugging Face Hub: `image` or `img` (encoded bytes, or bytes and path), and `label`,
+`labels` or `fine_label`. The split is read from file names (`train-00000-of-00002.parquet`) or their folders.
 
 Source: https://huggingface.co/docs/hub/datasets-image#parquet-format
 
@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
 from edgemim.data.sources._base import Source, SplitOpeners, group_by_split
-from edgemim.data.sources._files import find_shards
+from edgemim.data.sources._files import find_shards, shards_in
 from edgemim.data.sources._reading import (
     LABEL_COLUMNS,
     cache_folder_of,
@@ -35,9 +36,7 @@ class Parquet(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return spec.endswith(_SUFFIX) or (
-            folder.is_dir() and next(folder.rglob(f"*{_SUFFIX}"), None) is not None
-        )
+        return shards_in(folder) == _SUFFIX if folder.is_dir() else spec.endswith(_SUFFIX)
 
     def splits(self, spec: str) -> SplitOpeners:
         groups = group_by_split(*find_shards(spec, _SUFFIX))
@@ -48,17 +47,16 @@ class Parquet(Source):
 
 
 def _open(files: list[str], name: str) -> Images:
-    cache = str(cache_folder_of(files))
     with reading(name):
-        stream = datasets.load_dataset(
-            "parquet", data_files=files, split="train", streaming=True, cache_dir=cache
-        )
-        features = stream.features
+        features = datasets.Features.from_arrow_schema(pq.read_schema(files[0]))
     image = find_image_column(features, name)
-    columns = [image, *[c for c in LABEL_COLUMNS if c in features][:1]]
     with reading(name):
         dataset = datasets.load_dataset(
-            "parquet", data_files=files, split="train", columns=columns, cache_dir=cache
+            "parquet",
+            data_files=files,
+            split="train",
+            columns=[image, *[c for c in LABEL_COLUMNS if c in features][:1]],
+            cache_dir=str(cache_folder_of(files)),
         )
     return images_of_dataset(dataset, name)
 

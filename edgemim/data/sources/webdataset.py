@@ -1,7 +1,7 @@
 """WebDataset shards: `.tar` files by path, glob, braces (`shard-{000..010}.tar`) or folder.
 
-A sample is the files that share a name: `.jpg`, `.jpeg`, `.png` or `.webp`, and `.cls` with the class index if
-there are labels. The split is read from file names or their folders.
+A sample is the files that share a name: `.jpg`, `.jpeg`, `.png` or `.webp`, and `.cls` with the class
+index if there are labels. The split is read from file names or their folders.
 
 Source: https://github.com/webdataset/webdataset
 
@@ -19,7 +19,7 @@ import numpy as np
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
 from edgemim.data.sources._base import Source, SplitOpeners, group_by_split
-from edgemim.data.sources._files import find_shards
+from edgemim.data.sources._files import find_shards, shards_in
 from edgemim.data.sources._reading import cache_folder_of, reading
 from edgemim.errors import DataError
 
@@ -32,9 +32,7 @@ class WebDataset(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return spec.endswith(_SUFFIX) or (
-            folder.is_dir() and next(folder.rglob(f"*{_SUFFIX}"), None) is not None
-        )
+        return shards_in(folder) == _SUFFIX if folder.is_dir() else spec.endswith(_SUFFIX)
 
     def splits(self, spec: str) -> SplitOpeners:
         groups = group_by_split(*find_shards(spec, _SUFFIX))
@@ -57,14 +55,11 @@ def _open(files: list[str], name: str) -> Images:
         )
     filled = np.array([dataset.data.column(key).is_valid().to_numpy() for key in _KEYS]).any(axis=0)
     if not filled.any():
-        raise DataError(
-            f"{name} has no images; a sample needs a file named {', '.join('.' + k for k in _KEYS[:4])}"
-        )
+        raise DataError(f"{name} has no images; looked for files ending in {', '.join(_KEYS[:4])}")
     if not filled.all():
         row = int(np.argmin(filled))
-        raise DataError(
-            f"sample {row} of {name} has no image ({np.sum(~filled)} have none); write the shards again"
-        )
+        count = int(np.sum(~filled))
+        raise DataError(f"sample {row} of {name} has no image ({count} have none); write the shards again")
     labels = dataset.data.column("cls").to_pylist()
     return Images(
         dataset.select_columns(list(_KEYS)),

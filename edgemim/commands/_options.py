@@ -1,0 +1,45 @@
+"""The options that mean the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Images: a folder, an ImageFolder, parquet, webdataset shards, a hub name (owner/name), or digits.",
+        metavar="DATA",
+    ),
+]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", help="timm backbone (edgemim list backbones).", metavar="NAME")
+]
+Recipe = Annotated[
+    str | None, typer.Option("--recipe", help="Name of a shipped recipe, or a TOML file.", metavar="NAME|FILE")
+]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Passes over the data.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps; wins over --epochs.", min=1)]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per step.", min=1)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Of every random number.", min=0)]
+Init = Annotated[
+    Path | None, typer.Option("--init", help="Checkpoint whose weights to start from.", metavar="CHECKPOINT")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the state saved in --out, if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that edgemim wrote.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Deterministic kernels: the same run gives the same bytes.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting of the recipe; can be repeated.", metavar="TABLE.NAME=VALUE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option("--gate", help="A budget, such as p99_ms=8 or top1.max_drop=0.005; can be repeated.", metavar="G=V"),
+]

@@ -1,0 +1,30 @@
+"""Where results and remarks go: results to stdout, everything for people's eyes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a result on stdout: as JSON, or one `name  value` a line."""
+    if as_json:
+        json.dump(result, sys.stdout, indent=2, default=str)
+        sys.stdout.write("\n")
+        return
+    width = max((len(name) for name in result), default=0)
+    for name, value in result.items():
+        sys.stdout.write(f"{name:<{width}}  {_plain(value)}\n")
+
+
+def remark(text: str) -> None:
+    """One line for a person, on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

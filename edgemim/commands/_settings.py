@@ -1,0 +1,66 @@
+"""From a recipe and the command's options to the settings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemim.config import load_recipe, merge, override
+
+
+def run_values(
+    recipe: str,
+    *,
+    options: dict[str, Any],
+    backbone: str | None = None,
+    sets: Sequence[str] | None = None,
+    init: Path | None = None,
+) -> dict[str, Any]:
+    """The recipe, overridden by the options that were given, overridden by `--set`.
+
+    Args:
+        recipe: Name or file.
+        options: Dotted setting to value; None: not given.
+        backbone: Another one than the recipe's loses the arguments that the recipe has for its own.
+        sets: `TABLE.NAME=VALUE` pairs.
+        init: Checkpoint to start from, which says what the backbone is.
+    """
+    values = load_recipe(recipe)
+    if backbone is not None and values.get("backbone", {}).get("name") != backbone:
+        values["backbone"] = {"name": backbone}
+    if init is not None:
+        values |= {"init": str(init), "backbone": {} if backbone is None else values["backbone"]}
+    for dotted, value in options.items():
+        if value is not None:
+            values = merge(values, _nested(dotted, value))
+    if options.get("training.epochs") is not None and options.get("training.steps") is None:
+        values["training"].pop("steps", None)
+    return override(values, sets or [])
+
+
+def training_options(
+    *,
+    data: str | None,
+    epochs: float | None,
+    steps: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    deterministic: bool,
+) -> dict[str, Any]:
+    """The options that every training command has, by their dotted settings."""
+    return {
+        "data": data,
+        "training.epochs": epochs,
+        "training.steps": steps,
+        "training.batch_size": batch_size,
+        "seed": seed,
+        "deterministic": deterministic or None,
+    }
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for name in reversed(dotted.split(".")):
+        value = {name: value}
+    nested: dict[str, Any] = value
+    return nested

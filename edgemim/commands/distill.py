@@ -1,0 +1,60 @@
+"""`edgemim distill`: a small student learns from a masked teacher, without labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgemim.commands import _options as o
+from edgemim.commands._output import emit, remark
+from edgemim.commands._settings import run_values, training_options
+
+
+def distill(
+    out: o.Out,
+    teacher: Annotated[
+        str,
+        typer.Option(
+            "--teacher",
+            help="Our checkpoint folder, a timm folder, a timm name, a hub id, or a .pth/.safetensors file "
+            "(then also --set teacher.backbone=NAME).",
+            metavar="TEACHER",
+        ),
+    ],
+    data: o.Data = None,
+    student: Annotated[
+        str | None, typer.Option("--student", help="timm backbone of the student.", metavar="NAME")
+    ] = None,
+    method: Annotated[
+        Optional[str], typer.Option("--method", help="edgemim list methods; default: dmae.", metavar="NAME")
+    ] = None,
+    recipe: o.Recipe = None,
+    epochs: o.Epochs = None,
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    init: o.Init = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    deterministic: o.Deterministic = False,
+    set_: o.Set = None,
+    json: o.Json = False,
+) -> None:
+    """Distil a big masked teacher into a small student.
+
+    Example: edgemim distill --data photos/ --teacher runs/teacher --student vit_tiny_patch16_224 --epochs 100
+    --out runs/student
+    """
+    options = training_options(
+        data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
+    )
+    options |= {"method.name": method, "teacher.source": teacher}
+    values = run_values(recipe or method or "dmae", options=options, backbone=student, sets=set_, init=init)
+    from edgemim.config import build
+    from edgemim.training.pretrain import pretrain as run
+    from edgemim.training.settings import RunSettings
+
+    result = run(build(RunSettings, values), out, stage="distill", resume=resume, overwrite=overwrite)
+    emit(result, as_json=json)
+    remark(f"next: edgemim finetune {out} --data DATA --out DIR, or edgemim export {out} --target x86 --out DIR")

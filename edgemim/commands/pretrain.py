@@ -1,0 +1,49 @@
+"""`edgemim pretrain`: a backbone learns from images without labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from edgemim.commands import _options as o
+from edgemim.commands._output import emit, remark
+from edgemim.commands._settings import run_values, training_options
+
+
+def pretrain(
+    out: o.Out,
+    data: o.Data = None,
+    backbone: o.Backbone = None,
+    method: Annotated[
+        Optional[str], typer.Option("--method", help="edgemim list methods; default: mae.", metavar="NAME")
+    ] = None,
+    recipe: o.Recipe = None,
+    epochs: o.Epochs = None,
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    init: o.Init = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    deterministic: o.Deterministic = False,
+    set_: o.Set = None,
+    json: o.Json = False,
+) -> None:
+    """Pretrain a backbone by masked image modelling.
+
+    Example: edgemim pretrain --data photos/ --backbone vit_tiny_patch16_224 --epochs 100 --batch-size 256
+    --out runs/teacher
+    """
+    options = training_options(
+        data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
+    )
+    options["method.name"] = method
+    values = run_values(recipe or method or "mae", options=options, backbone=backbone, sets=set_, init=init)
+    from edgemim.config import build
+    from edgemim.training.pretrain import pretrain as run
+    from edgemim.training.settings import RunSettings
+
+    result = run(build(RunSettings, values), out, stage="pretrain", resume=resume, overwrite=overwrite)
+    emit(result, as_json=json)
+    remark(f"next: edgemim distill --teacher {out} --student NAME --out DIR, or edgemim finetune {out} --data DATA")

@@ -1,0 +1,141 @@
+"""From a checkpoint to a bundle: export, quantize, and pack what the device needs to check it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgemim.artifact import Artifact, refuse_existing, writing
+from edgemim.data.images import UNLABELLED, Images
+from edgemim.data.open import open_splits
+from edgemim.errors import ConfigError, DataError
+from edgemim.models.checkpoint import Checkpoint, load_checkpoint
+from edgemim.runtime.bundle import write_bundle
+from edgemim.runtime.gates import check_limits
+from edgemim.runtime.targets import TARGETS
+
+_GOLDEN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings:
+    """What goes into a bundle.
+
+    Args:
+        target: Name of the target.
+        precision: `int8`: fp32 and INT8 candidates; `fp32`: only that.
+        quantizer: Name of the quantizer.
+        calibration: Data set of the calibration images; empty: the one that the checkpoint was trained on.
+        calibration_count: Images to calibrate on.
+        evaluation: Data set whose test split travels in the bundle; empty: the one the checkpoint was trained on;
+            `none`: no evaluation images.
+        evaluation_count: Largest number of evaluation images.
+        gates: Limits that `check` holds every candidate to.
+        seed: Of the choice of images.
+    """
+
+    target: str = "x86"
+    precision: Literal["fp32", "int8"] = "int8"
+    quantizer: str = "nncf"
+    calibration: str = ""
+    calibration_count: int = 300
+    evaluation: str = ""
+    evaluation_count: int = 2000
+    gates: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+def make_bundle(checkpoint_path: Path, out: Path, settings: BundleSettings, *, overwrite: bool = False) -> Artifact:
+    """Export a checkpoint, quantize it, and write a bundle.
+
+    Args:
+        checkpoint_path: A checkpoint folder.
+        out: The bundle's folder.
+        settings: What goes into it.
+        overwrite: Replace a folder that edgemim wrote.
+
+    Raises:
+        ConfigError: Unknown target, quantizer or gate; no data to calibrate on.
+        EdgemimError: The model cannot be exported or quantized; nothing is written then.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    target = TARGETS.get(settings.target)
+    limits = check_limits(settings.gates)
+    checkpoint = load_checkpoint(checkpoint_path)
+    trained_on = _trained_on(checkpoint)
+    calibration = _calibration_images(settings, trained_on)
+    evaluation = _evaluation_images(settings, trained_on, checkpoint)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent)
+    with scratch as folder:
+        onnx = _export(checkpoint, calibration, Path(folder) / "fp32")
+        if settings.precision == "int8":
+            onnx = _quantize(onnx, checkpoint, calibration, settings, Path(folder) / "int8")
+        encoded = None if evaluation is None else _encoded(evaluation, settings)
+        return write_bundle(onnx, out, target=target, gates=limits, evaluation=encoded, overwrite=overwrite)
+
+
+def _export(checkpoint: Checkpoint, images: Images, out: Path) -> Artifact:
+    from edgemim.export.onnx import export_checkpoint
+
+    count = min(_GOLDEN, len(images))
+    pixels = np.stack([checkpoint.preprocess.pixels(images.image(i)) for i in _spread(count, len(images))])
+    return export_checkpoint(checkpoint, out, pixels=pixels)
+
+
+def _quantize(onnx: Artifact, checkpoint: Checkpoint, images: Images, settings: BundleSettings, out: Path) -> Artifact:
+    from edgemim.quantize.calibration import choose_calibration
+    from edgemim.quantize.quantizers import QUANTIZERS
+
+    quantizer = QUANTIZERS.get(settings.quantizer)()
+    batches = choose_calibration(images, checkpoint.preprocess, count=settings.calibration_count, seed=settings.seed)
+    quantized: Artifact = quantizer.quantize(onnx, batches, out)
+    return quantized
+
+
+def _trained_on(checkpoint: Checkpoint) -> str:
+    specs = [str(p["data"]["spec"]) for p in checkpoint.artifact.provenance if isinstance(p.get("data"), Mapping)]
+    return specs[-1] if specs else ""
+
+
+def _calibration_images(settings: BundleSettings, trained_on: str) -> Images:
+    spec = settings.calibration or trained_on
+    if not spec:
+        raise ConfigError(
+            "there are no images to calibrate on and compare with: the checkpoint does not say what it was "
+            "trained on; give some with --calibration DATA"
+        )
+    return open_splits(spec).train
+
+
+def _evaluation_images(settings: BundleSettings, trained_on: str, checkpoint: Checkpoint) -> Images | None:
+    spec = settings.evaluation or trained_on
+    if not spec or spec == "none":
+        return None
+    images = open_splits(spec).test
+    classes = checkpoint.num_classes
+    if settings.evaluation and classes and images.num_classes is not None and images.num_classes > classes:
+        raise DataError(f"{spec} has {images.num_classes} classes, the checkpoint {classes}; they do not fit")
+    return images
+
+
+def _encoded(images: Images, settings: BundleSettings) -> Iterator[tuple[bytes, int | None]]:
+    """Encoded images and labels, in a seeded order when not all are taken."""
+    rows: Sequence[int] = range(len(images))
+    if len(images) > settings.evaluation_count:
+        chosen = np.random.default_rng(settings.seed).permutation(len(images))[: settings.evaluation_count]
+        rows = sorted(int(i) for i in chosen)
+    labels: Any = images.labels
+    usable = labels is not None and not (np.asarray(labels) == UNLABELLED).any()
+    for i in rows:
+        yield images.encoded(i), int(labels[i]) if usable else None
+
+
+def _spread(count: int, total: int) -> list[int]:
+    return [i * total // count for i in range(count)]

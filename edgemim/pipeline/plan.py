@@ -1,0 +1,168 @@
+"""How big the quickstart's models are and how many steps each stage gets, from the images and measured speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgemim.config import build, load_recipe
+from edgemim.data.open import Splits
+from edgemim.masking.random import RandomMasking
+from edgemim.methods import METHODS
+from edgemim.methods._base import Batch
+from edgemim.models.adapter import BackboneAdapter, adapt
+from edgemim.models.build import build_backbone, input_size
+from edgemim.models.teachers import Teacher, TeacherOrigin
+from edgemim.preprocess import Preprocess
+from edgemim.training.classification import Classification
+from edgemim.training.precision import lightning_precision
+
+_ARCHITECTURE = "vit_tiny_patch16_224"
+# Share of the training time that each stage gets; the stages without a teacher run as many steps as those with.
+_SHARES = {"teacher": 0.24, "teacher_finetune": 0.22, "student": 0.15, "student_finetune": 0.14}
+_MEASURED_STEPS = 3
+_LEAST_STEPS = 20
+_SMALL = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Sizes and lengths of all stages.
+
+    Attributes:
+        teacher, student: Backbone tables for the recipes.
+        teacher_steps, teacher_finetune_steps, student_steps, student_finetune_steps: Optimiser steps.
+        batch_size: Images per step, in every stage.
+        flip: Whether images may be mirrored.
+        check_seconds: Measured time of each candidate in `check`.
+    """
+
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    teacher_steps: int
+    teacher_finetune_steps: int
+    student_steps: int
+    student_finetune_steps: int
+    batch_size: int
+    flip: bool
+    check_seconds: float
+
+    def training(self, steps: int) -> dict[str, Any]:
+        """The training table of a stage."""
+        return {"steps": steps, "batch_size": self.batch_size}
+
+    def steps(self) -> dict[str, int]:
+        """Steps by stage, for the report."""
+        return {
+            "teacher": self.teacher_steps,
+            "teacher_finetune": self.teacher_finetune_steps,
+            "student": self.student_steps,
+            "student_finetune": self.student_finetune_steps,
+        }
+
+
+def make_plan(splits: Splits, *, minutes: float, seed: int, say: Callable[[str], None]) -> Plan:
+    """Measure a few steps of each stage on this machine and share out the time.
+
+    Args:
+        splits: Whose first image decides the input size.
+        minutes: For all of the quickstart.
+        seed: Of the weights of the measured models.
+        say: Called with a line.
+    """
+    small = min(splits.train.image(0).size) <= _SMALL
+    digits = splits.train.name == "digits"
+    geometry = _geometry(small=small, digits=digits)
+    teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": 192, "depth": 8, "num_heads": 3}
+    student = {"name": _ARCHITECTURE, **geometry, "embed_dim": 128, "depth": 4, "num_heads": 2}
+    batch_size = min(64, len(splits.train))
+    torch.manual_seed(seed)
+    seconds = _measure_steps(teacher, student, batch_size, classes=splits.train.num_classes or 2)
+    budget = max(10.0, minutes * 60 - _overhead(len(splits.test)))
+    steps = {name: max(_LEAST_STEPS, int(budget * share / seconds[name])) for name, share in _SHARES.items()}
+    say(f"about {minutes:g} minutes; measured ms per step: {_in_ms(seconds)}")
+    return Plan(
+        teacher=teacher,
+        student=student,
+        teacher_steps=steps["teacher"],
+        teacher_finetune_steps=steps["teacher_finetune"],
+        student_steps=steps["student"],
+        student_finetune_steps=steps["student_finetune"],
+        batch_size=batch_size,
+        flip=not digits,
+        check_seconds=1.0 if minutes < 5 else 5.0,
+    )
+
+
+def _geometry(*, small: bool, digits: bool) -> dict[str, int]:
+    """Input size and patch size: 16 tokens for digits, 64 for other small images, 36 for photos."""
+    if not small:
+        return {"img_size": 96, "patch_size": 16}
+    return {"img_size": 32, "patch_size": 8 if digits else 4}
+
+
+def _overhead(test_images: int) -> float:
+    """Seconds of everything but training: imports, two exports, INT8, two checks, evaluations."""
+    return 40.0 + 0.01 * min(test_images, 2000)
+
+
+def _measure_steps(
+    teacher: Mapping[str, Any], student: Mapping[str, Any], batch_size: int, *, classes: int
+) -> dict[str, float]:
+    contract = Preprocess(size=input_size(_build(teacher), teacher))
+    frozen = Teacher(
+        adapt(_build(teacher)),
+        TeacherOrigin(source="", architecture=_ARCHITECTURE, licence="", sha256=None),
+        mean=contract.mean,
+        std=contract.std,
+        student=contract,
+    )
+    modules = {
+        "teacher": _method("mae-small", adapt(_build(teacher)), None),
+        "teacher_finetune": _classifier(teacher, classes),
+        "student": _method("dmae-small", adapt(_build(student)), frozen),
+        "student_finetune": _classifier(student, classes),
+    }
+    images = torch.randn(batch_size, 3, *contract.size)
+    batch = Batch(images, torch.randint(0, classes, (batch_size,)))
+    return {name: _seconds_per_step(module, batch) for name, module in modules.items()}
+
+
+def _build(backbone: Mapping[str, Any], classes: int = 0, **arguments: Any) -> nn.Module:
+    own = {k: v for k, v in backbone.items() if k != "name"}
+    return build_backbone(str(backbone["name"]), own | arguments, num_classes=classes)
+
+
+def _method(recipe: str, adapter: BackboneAdapter, teacher: Teacher | None) -> nn.Module:
+    values = dict(load_recipe(recipe)["method"])
+    cls = METHODS.get(values.pop("name"))
+    method: nn.Module = cls(adapter, RandomMasking(), build(cls.Settings, values), teacher)
+    return method
+
+
+def _classifier(backbone: Mapping[str, Any], classes: int) -> nn.Module:
+    model = _build(backbone, classes, global_pool="avg")
+    return Classification(model, classes, label_smoothing=0.1, mixup=0.0, cutmix=0.0)
+
+
+def _seconds_per_step(module: nn.Module, batch: Batch) -> float:
+    """Seconds of one step, data and optimiser included by a margin; the best of a few after one for warming up."""
+    bf16 = lightning_precision("fastest") == "bf16-mixed"
+    rng = torch.Generator().manual_seed(0)
+    times = []
+    for _ in range(1 + _MEASURED_STEPS):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = module(batch, rng).loss
+        loss.backward()
+        times.append(time.perf_counter() - started)
+    return 1.15 * sorted(times[1:])[len(times[1:]) // 2] + 0.006
+
+
+def _in_ms(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {1000 * value:.0f}" for name, value in seconds.items())

@@ -1,0 +1,163 @@
+"""The whole story once: teacher, student, the same student without a teacher, INT8, check, one table.
+
+Both students are trained by the same steps (masked pretraining, then fine-tuning) on the same images in the same
+order; the only difference is the teacher.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemim.artifact import load_artifact, refuse_existing, write_text, writing
+from edgemim.config import build, load_recipe, merge
+from edgemim.data.open import open_splits
+from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
+from edgemim.pipeline.plan import Plan, make_plan
+from edgemim.runtime.check import check_bundle
+from edgemim.training.finetune import FinetuneSettings, finetune
+from edgemim.training.pretrain import pretrain
+from edgemim.training.settings import RunSettings
+
+Say = Callable[[str], None]
+
+
+RESULT = "quickstart.json"
+
+
+def run_quickstart(
+    data: str, out: Path, *, minutes: float, seed: int, say: Say, overwrite: bool = False
+) -> dict[str, Any]:
+    """Run every stage in `out`, write `quickstart.json` there, and return it.
+
+    Args:
+        data: Labelled images.
+        out: Folder to write; the stages' folders lie in it.
+        minutes: About how long all of it may take; the numbers of steps follow from measured speed.
+        seed: Of every random number.
+        say: Called with a line for each stage.
+        overwrite: Replace an earlier quickstart.
+
+    Returns:
+        What `edgemim quickstart --json` prints.
+
+    Raises:
+        DataError: The images have no labels.
+        OutputError: `out` exists, or cannot be written.
+    """
+    started = time.monotonic()
+    refuse_existing(out, overwrite=overwrite)
+    splits = open_splits(data, seed=seed)
+    splits.train.require_labels("quickstart")
+    splits.test.require_labels("quickstart")
+    _prepare(out)
+    plan = make_plan(splits, minutes=minutes, seed=seed, say=say)
+    stages = _Stages(data, out, plan, seed)
+    say(f"1/5 teacher: MAE pretraining ({plan.teacher_steps} steps), fine-tuning ({plan.teacher_finetune_steps})")
+    teacher = stages.pretrain("teacher-pretrained", "mae-small", plan.teacher, plan.teacher_steps)
+    teacher_top1 = stages.finetune(teacher, "teacher", plan.teacher_finetune_steps)
+    say(f"2/5 student from the teacher: dmae ({plan.student_steps} steps), fine-tuning ({plan.student_finetune_steps})")
+    distilled = stages.pretrain("student-distilled", "dmae-small", plan.student, plan.student_steps, teacher=teacher)
+    student_top1 = stages.finetune(distilled, "student", plan.student_finetune_steps)
+    say("3/5 the same student, the same steps, without a teacher")
+    alone = stages.pretrain("student-alone-pretrained", "mae-small", plan.student, plan.student_steps)
+    alone_top1 = stages.finetune(alone, "student-alone", plan.student_finetune_steps)
+    say("4/5 export, INT8")
+    make_bundle(out / "student", out / "bundle", _bundle_settings())
+    make_bundle(out / "teacher", out / "teacher-bundle", _bundle_settings(precision="fp32"))
+    say("5/5 check on this machine")
+    report = check_bundle(out / "bundle", out / "report", seconds=plan.check_seconds)
+    teacher_report = check_bundle(out / "teacher-bundle", out / "teacher-report", seconds=plan.check_seconds)
+    int8, fp32 = (_measured(_best(report, precision)) for precision in ("int8", "fp32"))
+    result = {
+        "data": data,
+        "train_images": len(splits.train),
+        "test_images": len(splits.test),
+        "steps": plan.steps(),
+        "teacher": {"top1": teacher_top1, "parameters": _parameters(out / "teacher")}
+        | {k: v for k, v in _measured(_best(teacher_report, "fp32")).items() if k != "top1"},
+        "student": {"top1": student_top1, "parameters": _parameters(out / "student")},
+        "student_without_teacher": {"top1": alone_top1, "parameters": _parameters(out / "student-alone")},
+        "int8": int8,
+        "fp32": fp32,
+        "chosen": report["chosen"],
+        "verdict": report["verdict"],
+        "device": report["device"],
+        "bundle": str(out / "bundle"),
+        "report": str(out / "report"),
+        "passed": report["passed"],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_text(out / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+class _Stages:
+    """The training stages with what they have in common."""
+
+    def __init__(self, data: str, out: Path, plan: Plan, seed: int) -> None:
+        self.common = {"data": data, "seed": seed, "augmentation": {"flip": plan.flip}}
+        self.out = out
+        self.plan = plan
+
+    def pretrain(
+        self, name: str, recipe: str, backbone: Mapping[str, Any], steps: int, *, teacher: Path | None = None
+    ) -> Path:
+        """Pretrain or, with a teacher, distil; returns the checkpoint's folder."""
+        values = merge(load_recipe(recipe), self.common | {"training": self.plan.training(steps)})
+        values = merge(values, {"evaluation": {"probe": "none"}})
+        values["backbone"] = dict(backbone)
+        if teacher is not None:
+            values["teacher"] = {"source": str(teacher)}
+        stage = "distill" if teacher is not None else "pretrain"
+        pretrain(build(RunSettings, values), self.out / name, stage=stage)
+        return self.out / name
+
+    def finetune(self, checkpoint: Path, name: str, steps: int) -> float:
+        """Fine-tune a checkpoint; returns its top-1 on the test images."""
+        values = merge(load_recipe("finetune-small"), self.common | {"training": self.plan.training(steps)})
+        values["init"] = str(checkpoint)
+        result = finetune(build(FinetuneSettings, values), self.out / name)
+        top1: float = result["top1"]
+        return top1
+
+
+def _prepare(out: Path) -> None:
+    """An empty folder that a later quickstart may replace."""
+    with writing(out):
+        if out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True)
+        write_text(out / RESULT, json.dumps({"finished": False}) + "\n")
+
+
+def _bundle_settings(precision: str = "int8") -> BundleSettings:
+    return build(BundleSettings, {"target": "x86", "precision": precision, "gates": {"top1.max_drop": 0.01}})
+
+
+def _best(report: Mapping[str, Any], precision: str) -> Mapping[str, Any]:
+    """The fastest measured row of a precision, whatever its gates say."""
+    rows = [r for r in report["candidates"] if r["precision"] == precision and r["latency"]]
+    best: Mapping[str, Any] = min(rows, key=lambda r: r["latency"]["p50_ms"])
+    return best
+
+
+def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = row["accuracy"] or {}
+    return {
+        "top1": accuracy.get("top1"),
+        "agreement": accuracy.get("agreement"),
+        "backend": row["backend"],
+        "p50_ms": row["latency"]["p50_ms"],
+        "p99_ms": row["latency"]["p99_ms"],
+        "size_bytes": row["size_bytes"],
+    }
+
+
+def _parameters(checkpoint: Path) -> int:
+    parameters: int = load_artifact(checkpoint, "checkpoint").content["parameters"]
+    return parameters

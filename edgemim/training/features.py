@@ -1,0 +1,55 @@
+"""Outputs of a model for many images, in the order of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from edgemim.preprocess import Preprocess
+from edgemim.training.inputs import Decodable
+
+_BATCH = 256
+
+
+def normalised_batches(decoded: Decodable, contract: Preprocess, rows: range) -> Iterator[Tensor]:
+    """float32 [B, 3, H, W] batches through the evaluation transform."""
+    for start in range(rows.start, rows.stop, _BATCH):
+        block = range(start, min(start + _BATCH, rows.stop))
+        pixels = np.stack([contract.pixels(Image.fromarray(decoded.get(i))) for i in block])
+        yield torch.from_numpy(contract.normalise(pixels))
+
+
+@torch.inference_mode()
+def outputs(forward: Callable[[Tensor], Tensor], decoded: Decodable, contract: Preprocess, *, count: int = 0) -> Tensor:
+    """`forward` of the first `count` images (0: all), float32 [N, ...] on the CPU."""
+    rows = range(min(count, len(decoded)) if count else len(decoded))
+    device = _device(forward)
+    parts = [forward(batch.to(device)).float().cpu() for batch in normalised_batches(decoded, contract, rows)]
+    return torch.cat(parts)
+
+
+def patch_features(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Mean of a backbone's final patch tokens, [B, D]; of its feature map for a convnet."""
+
+    class _Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens: Tensor = self.model.forward_features(images)  # type: ignore[operator]
+            if tokens.dim() == 4:
+                return tokens.mean(dim=(2, 3))
+            return tokens[:, getattr(self.model, "num_prefix_tokens", 0) :].mean(dim=1)
+
+    return _Pooled().eval()
+
+
+def _device(forward: Callable[[Tensor], Tensor]) -> torch.device:
+    if isinstance(forward, nn.Module):
+        return next(forward.parameters()).device
+    return torch.device("cpu")

@@ -1,0 +1,160 @@
+"""The loop: Lightning's Trainer over a whole run as one epoch, resumable at any step.
+
+Lightning's own epochs, samplers and checkpoint files are not used: a state saved in the middle of an epoch, or
+on its last batch, must continue with exactly the images that come next.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from edgemim.errors import DataError
+from edgemim.preprocess import Preprocess
+from edgemim.training.callbacks import SaveState
+from edgemim.training.images import AugmentedImages, loader
+from edgemim.training.module import TrainingModule
+from edgemim.training.order import BatchOrder
+from edgemim.training.precision import lightning_precision
+from edgemim.training.progress import ProgressCallback
+from edgemim.training.settings import RunSettings
+from edgemim.training.state import VerifiedCheckpointIO, newest_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """How a run went.
+
+    Attributes:
+        steps: Of the whole run.
+        resumed_from: Step at which this process took over; 0 for a run done in one go.
+        seconds: That this process trained.
+        images_per_second: In this process.
+        loss: At the last logged step.
+        device: Where it ran.
+        precision: Lightning's name of the arithmetic.
+    """
+
+    steps: int
+    resumed_from: int
+    seconds: float
+    images_per_second: float
+    loss: float
+    device: str
+    precision: str
+
+
+def fit(
+    method: torch.nn.Module,
+    images: AugmentedImages,
+    settings: RunSettings,
+    contract: Preprocess,
+    *,
+    run: Path,
+    title: str,
+    resume: bool = False,
+    callbacks: Sequence[L.Callback] = (),
+) -> Fitted:
+    """Train `method` to the end of its run.
+
+    Args:
+        method: Called with a `Batch` and a generator, giving a `Step`.
+        images: The training images.
+        settings: Of the run.
+        contract: Normalises the images.
+        run: Folder for the state and the logs.
+        title: Name of the run for progress.
+        resume: Go on from the newest state in `run/last`, where there is one.
+        callbacks: Beside progress and saving.
+
+    Raises:
+        DataError: There are fewer images than one batch takes.
+        TrainingError: The loss is not finite.
+        Interrupted, Preempted: A signal stopped the run; its state is saved.
+    """
+    training = settings.training
+    if len(images) < training.batch_size:
+        raise DataError(
+            f"{settings.data} has {len(images)} images, one batch takes {training.batch_size}; "
+            f"set --batch-size to at most {len(images)}"
+        )
+    steps = training.total_steps(len(images))
+    state = newest_state(run) if resume else None
+    start = state[1] if state else 0
+    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed)
+    order = BatchOrder(
+        images=len(images), batch_size=training.batch_size, steps=steps, seed=settings.seed, start_step=start
+    )
+    progress = ProgressCallback(title, training.batch_size)
+    precision = lightning_precision(training.precision)
+    with _quiet():
+        trainer = L.Trainer(
+            max_steps=steps,
+            max_epochs=1,
+            accelerator="auto",
+            devices=1,
+            precision=precision,
+            gradient_clip_val=training.clip_grad or None,
+            deterministic=settings.deterministic,
+            callbacks=[progress, *callbacks, SaveState(run, training.save_minutes)],
+            logger=_loggers(run, start),
+            plugins=[VerifiedCheckpointIO()],
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        started = time.monotonic()
+        if start < steps:
+            trainer.fit(
+                module,
+                loader(images, order, workers=training.workers),
+                ckpt_path=str(state[0]) if state else None,
+                weights_only=True,
+            )
+        else:
+            assert state is not None
+            module.load_state_dict(VerifiedCheckpointIO().load_checkpoint(state[0])["state_dict"], strict=False)
+    return Fitted(
+        steps=steps,
+        resumed_from=start,
+        seconds=time.monotonic() - started,
+        images_per_second=progress.images_per_second,
+        loss=module.metrics.get("loss", float("nan")),
+        device=str(trainer.strategy.root_device),
+        precision=precision,
+    )
+
+
+def _loggers(run: Path, start: int) -> list[CSVLogger | TensorBoardLogger]:
+    # Lightning's CSV logger empties the folder that it finds: each process of a resumed run gets its own.
+    logs = run / "logs"
+    return [
+        CSVLogger(logs, name="csv", version=f"from-step-{start:09d}"),
+        TensorBoardLogger(logs, name="tensorboard", version=""),
+    ]
+
+
+class _quiet:  # noqa: N801  (used as a context, reads as a word)
+    """Lightning's advice on stderr is about trainers, not about the user's run."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("lightning.pytorch")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+        self.caught = warnings.catch_warnings()
+        self.caught.__enter__()
+        for module in ("lightning", "torch.utils.data", "torch.optim.lr_scheduler"):
+            warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
+
+    def __exit__(self, *error: object) -> None:
+        self.caught.__exit__(*error)  # type: ignore[arg-type]
+        self.logger.setLevel(self.level)

@@ -1,0 +1,105 @@
+"""The Lightning module: one training step of any method, every random number a function of (seed, step)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from edgemim.errors import TrainingError
+from edgemim.methods._base import Batch, Step
+from edgemim.preprocess import Preprocess
+from edgemim.training.images import Raw
+from edgemim.training.optimiser import build_optimiser, learning_rate_factor
+from edgemim.training.settings import TrainingSettings
+
+_LOG_EVERY = 10
+_TEACHER = "method.teacher."
+
+
+class TrainingModule(L.LightningModule):
+    """Runs `method` for `steps` steps.
+
+    Args:
+        method: Called as `method(batch, rng)`, giving a `Step`.
+        settings: Optimiser and schedule.
+        contract: Whose mean and std normalise the images.
+        steps: Of the whole run.
+        seed: Of the run; rank and step are mixed in.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        method: torch.nn.Module,
+        settings: TrainingSettings,
+        contract: Preprocess,
+        *,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.settings = settings
+        self.steps = steps
+        self.seed = seed
+        self.metrics: dict[str, float] = {}
+        self.register_buffer("mean", torch.tensor(contract.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(contract.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def batch(self, raw: Raw) -> Batch:
+        """A raw batch as the method takes it: float32 images, normalised."""
+        images = (raw["images"].float() - self.mean) / self.std
+        share = self.global_step / self.steps
+        return Batch(images, raw.get("labels"), raw.get("index"), share)
+
+    def training_step(self, raw: Raw, batch_idx: int) -> Tensor:
+        seed = step_seed(self.seed, self.global_rank, self.global_step)
+        rng = torch.Generator(device=self.device).manual_seed(seed)
+        devices = [self.device] if self.device.type == "cuda" else []
+        # Dropout and drop path take the global generator: seeded per step, and left as it was found.
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            step: Step = self.method(self.batch(raw), rng)
+        if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
+            self._log(step)
+        return step.loss
+
+    def _log(self, step: Step) -> None:
+        values = {"loss": step.loss.detach(), **step.metrics}
+        self.metrics = {name: float(value) for name, value in values.items()}
+        wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
+        if wrong:
+            raise TrainingError(
+                f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; lower training.base_lr, set "
+                "training.clip_grad or training.precision=fp32, and go on from the last saved state with --resume"
+            )
+        self.metrics["lr"] = self.optimizers().param_groups[-1]["lr"]
+        for logger in self.loggers:
+            logger.log_metrics(self.metrics, step=self.global_step)
+
+    def configure_optimizers(self) -> Any:
+        optimiser = build_optimiser(self.method, self.settings)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(self.settings, self.steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(_TEACHER)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The teacher is frozen and is not saved with the run; Lightning wants every tensor all the same.
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(_TEACHER)}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+
+
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """A 63-bit seed that differs for every (seed, rank, step)."""
+    import numpy as np
+
+    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,73 @@
+"""AdamW's parameter groups and the learning rate of each step.
+
+Source: He et al., arXiv:2111.06377, appendix A (warm-up, half cosine, per iteration); layer-wise decay: Clark et
+al., "ELECTRA", 2020, arXiv:2003.10555, as used by Bao et al., "BEiT", arXiv:2106.08254.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgemim.training.settings import TrainingSettings
+
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
+
+def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW over everything trainable, fused where it can be."""
+    return torch.optim.AdamW(
+        parameter_groups(module, settings), lr=settings.learning_rate, betas=settings.betas, fused=True
+    )
+
+
+def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Trainable parameters by weight decay and layer scale.
+
+    No decay on 1-D tensors and biases. With `layer_decay` d and B blocks: the embeddings get d ** (B + 1),
+    block i gets d ** (B - i), everything after the blocks 1.
+    """
+    blocks = _number_of_blocks(module)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = 0.0 if parameter.dim() <= 1 or name.endswith(".bias") else settings.weight_decay
+        scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, blocks))
+        group = groups.setdefault(
+            (decay, scale), {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def learning_rate_factor(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """Factor on the peak rate at each step: linear warm-up from 0, then half a cosine to min_lr."""
+    warmup = settings.warmup * steps
+    floor = settings.min_lr / settings.learning_rate if settings.learning_rate else 0.0
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        done = (step - warmup) / max(1e-9, steps - warmup)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor
+
+
+def _number_of_blocks(module: nn.Module) -> int:
+    found = [int(m.group(1)) for n, _ in module.named_parameters() if (m := _BLOCK.search(n))]
+    return max(found) + 1 if found else 0
+
+
+def _layer_of(name: str, blocks: int) -> int:
+    block = _BLOCK.search(name)
+    if block:
+        return int(block.group(1)) + 1
+    first = any(part in name for part in ("patch_embed", "cls_token", "reg_token", "pos_embed", "stem"))
+    return 0 if first else blocks + 1

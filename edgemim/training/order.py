@@ -1,0 +1,55 @@
+"""In which order images are seen: a pure function of the seed, so that a resumed run sees the same ones.
+
+Position p of a run shows image `order(seed, p // N)[p % N]` of a set of N: every image exactly once per epoch,
+also where a batch spans two epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Place = tuple[int, int]
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
+    """The permutation of `images` indices in one epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(images)
+
+
+class BatchOrder:
+    """Batches of (epoch, index) places, from `start_step` to the end of the run.
+
+    Its length is that of the whole run, whatever `start_step` is: Lightning counts a resumed run from there.
+
+    Args:
+        images: Size of the set.
+        batch_size: Places per batch.
+        steps: Batches of the whole run.
+        seed: Of the order.
+        start_step: Batches that were already done.
+    """
+
+    def __init__(self, *, images: int, batch_size: int, steps: int, seed: int, start_step: int = 0) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        self.start_step = start_step
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        for step in range(self.start_step, self.steps):
+            first = step * self.batch_size
+            yield [self.place(position) for position in range(first, first + self.batch_size)]
+
+    def place(self, position: int) -> Place:
+        """Epoch and image index of a position in the run."""
+        epoch, offset = divmod(position, self.images)
+        return epoch, int(epoch_order(self.seed, epoch, self.images)[offset])

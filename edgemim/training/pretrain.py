@@ -1,0 +1,209 @@
+"""One run without labels: `edgemim pretrain` and `edgemim distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from edgemim.config import build
+from edgemim.data.open import Splits, open_splits
+from edgemim.errors import ConfigError
+from edgemim.masking import MASKINGS
+from edgemim.methods import METHODS
+from edgemim.methods._base import Method
+from edgemim.models.adapter import adapt
+from edgemim.models.build import build_backbone, input_size
+from edgemim.models.checkpoint import CheckpointInfo, finish_run, load_checkpoint
+from edgemim.models.teachers import Teacher, load_teacher
+from edgemim.models.weights import load_matching
+from edgemim.preprocess import Preprocess
+from edgemim.training.augmentation import Augmentation
+from edgemim.training.callbacks import DrawReconstructions
+from edgemim.training.features import outputs, patch_features
+from edgemim.training.fit import fit
+from edgemim.training.images import AugmentedImages
+from edgemim.training.inputs import Decodable, decoded
+from edgemim.training.probe import knn_top1, linear_top1
+from edgemim.training.run import is_finished, record, run_folder, teacher_record
+from edgemim.training.settings import RunSettings
+from edgemim.training.state import check_same_settings
+
+_PICTURES = 10
+_SHOWN = 8
+_HEAD = ("head.", "fc_norm.", "head_dist.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A backbone to train, and what its checkpoint will say."""
+
+    model: nn.Module
+    architecture: str
+    model_args: Mapping[str, Any]
+    provenance: tuple[Mapping[str, Any], ...] = ()
+
+
+def pretrain(
+    settings: RunSettings, out: Path, *, stage: str, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Train a backbone with a method and write its checkpoint folder.
+
+    Args:
+        settings: Of the run.
+        out: Folder of the run; afterwards a checkpoint.
+        stage: `pretrain` or `distill`, for the provenance.
+        resume: Go on from the saved state.
+        overwrite: Replace a folder that edgemim wrote.
+
+    Returns:
+        Where the checkpoint is and the numbers of the run, as `--json` prints them.
+
+    Raises:
+        EdgemimError: Any bad input, before `out` is touched; see `fit` for what may happen later.
+    """
+    torch.manual_seed(settings.seed)
+    splits = open_splits(settings.data, seed=settings.seed)
+    start = _start(settings)
+    contract = settings.preprocess.at(input_size(start.model, start.model_args))
+    method = build_method(settings, start, contract, fresh=not settings.init)
+    train = decoded(splits.train, contract.size)
+    if resume and is_finished(out):
+        check_same_settings(out, _plain(settings))
+        return {"checkpoint": str(out), "stage": stage, "finished_before": True}
+    with run_folder(out, settings, resume=resume, overwrite=overwrite) as run:
+        images = AugmentedImages(
+            train, None, Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed)
+        )
+        steps = settings.training.total_steps(len(images))
+        fitted = fit(
+            method,
+            images,
+            settings,
+            contract,
+            run=run,
+            title=f"{stage} {settings.method['name']}",
+            resume=resume,
+            callbacks=_pictures(run, splits, contract, settings, steps),
+        )
+        scores = probe(method.backbone, splits, contract, settings, train)
+        facts = {"scores": scores, "teacher": teacher_record(method.teacher), "init": settings.init or None}
+        method.cpu()
+        finish_run(
+            run,
+            method.backbone,
+            _info(settings, start, contract, stage),
+            predictor=method.predictor_state(),
+            provenance=[*start.provenance, record(stage, settings, splits, fitted, **facts)],
+        )
+    return {
+        "checkpoint": str(out),
+        "stage": stage,
+        "method": settings.method["name"],
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 2),
+        "images_per_second": round(fitted.images_per_second, 1),
+        "loss": fitted.loss,
+        **scores,
+    }
+
+
+def build_method(settings: RunSettings, start: Start, contract: Preprocess, *, fresh: bool) -> Method:
+    """Method, masking and teacher as the settings name them.
+
+    Args:
+        settings: Of the run.
+        start: The backbone.
+        contract: Of its images.
+        fresh: Whether the backbone's weights are to be initialised.
+    """
+    names = dict(settings.method)
+    cls = METHODS.get(str(names.pop("name", "")))
+    own = build(cls.Settings, names, "method")
+    masking_settings = dict(settings.masking)
+    masking = build(MASKINGS.get(str(masking_settings.pop("name", "random"))), masking_settings, "masking")
+    adapter = adapt(start.model)
+    if fresh:
+        adapter.initialise()
+    teacher = _teacher(settings, contract) if cls.needs_teacher else None
+    method: Method = cls(adapter, masking, own, teacher)
+    return method
+
+
+def probe(
+    model: nn.Module, splits: Splits, contract: Preprocess, settings: RunSettings, train: Decodable
+) -> dict[str, float]:
+    """k-NN and linear-probe accuracy of frozen features on the test images, where both splits have labels."""
+    wanted = settings.evaluation.probe
+    if wanted == "none" or splits.train.labels is None or splits.test.labels is None:
+        return {}
+    count = settings.evaluation.max_images
+    forward = patch_features(model)
+    labels = torch.as_tensor(splits.train.require_labels("k-NN"))[:count]
+    test_labels = torch.as_tensor(splits.test.require_labels("k-NN"))
+    features = outputs(forward, train, contract, count=count)
+    test = outputs(forward, decoded(splits.test, contract.size), contract)
+    scores = {}
+    if wanted in ("knn", "both"):
+        scores["knn_top1"] = knn_top1(features, labels, test, test_labels)
+    if wanted in ("linear", "both"):
+        scores["linear_top1"] = linear_top1(features, labels, test, test_labels)
+    return scores
+
+
+def _start(settings: RunSettings) -> Start:
+    arguments = dict(settings.backbone)
+    name = str(arguments.pop("name", ""))
+    if not settings.init:
+        if not name:
+            raise ConfigError("no backbone was named; give one with --backbone (edgemim list backbones)")
+        return Start(model=build_backbone(name, arguments), architecture=name, model_args=arguments)
+    checkpoint = load_checkpoint(settings.init)
+    info = checkpoint.info
+    if name not in ("", info.architecture):
+        raise ConfigError(f"--init {settings.init} holds a {info.architecture}, --backbone says {name}; leave one out")
+    model_args = {**info.model_args, **arguments}
+    model = build_backbone(info.architecture, model_args)
+    load_matching(model, checkpoint.model.state_dict(), source=settings.init, ignore=_HEAD)
+    return Start(
+        model=model,
+        architecture=info.architecture,
+        model_args=model_args,
+        provenance=tuple(checkpoint.artifact.provenance),
+    )
+
+
+def _teacher(settings: RunSettings, contract: Preprocess) -> Teacher:
+    source = str(settings.teacher.get("source", ""))
+    if not source:
+        raise ConfigError(f"method {settings.method['name']!r} learns from a teacher; give one with --teacher")
+    return load_teacher(source, settings.teacher, student=contract)
+
+
+def _pictures(run: Path, splits: Splits, contract: Preprocess, settings: RunSettings, steps: int) -> list[L.Callback]:
+    shown = [contract.pixels(splits.test.image(i)) for i in range(min(_SHOWN, len(splits.test)))]
+    images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in shown])
+    every = settings.training.picture_steps or max(1, steps // _PICTURES)
+    return [DrawReconstructions(run, images, contract, every)]
+
+
+def _info(settings: RunSettings, start: Start, contract: Preprocess, stage: str) -> CheckpointInfo:
+    return CheckpointInfo(
+        architecture=start.architecture,
+        model_args=start.model_args,
+        preprocess=contract,
+        stage=stage,
+        method=settings.method["name"],
+    )
+
+
+def _plain(settings: RunSettings) -> Mapping[str, Any]:
+    from edgemim.config import resolved
+
+    plain: Mapping[str, Any] = resolved(settings)
+    return plain

@@ -1,0 +1,85 @@
+"""The folder of a run, from a clean start or a resume to a finished checkpoint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from edgemim.artifact import MANIFEST, refuse_existing, stage_record, writing
+from edgemim.config import resolved
+from edgemim.data.open import Splits
+from edgemim.errors import OutputError
+from edgemim.models.teachers import Teacher
+from edgemim.training.fit import Fitted
+from edgemim.training.settings import RunSettings
+from edgemim.training.state import LAST, check_same_settings, save_settings
+
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "datasets", "numpy", "pillow")
+
+
+@contextmanager
+def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """Prepare `out` for a run and hold its lock.
+
+    Call it when everything that can be wrong with the input has been checked: with `overwrite` the old run is
+    removed here. `resume` without a saved state starts from the beginning, so that a pre-empted job can always
+    be given it.
+
+    Raises:
+        OutputError: It exists, is not ours, is in use, or cannot be written.
+        TrainingError: `resume` with other settings than the run was started with.
+    """
+    if resume:
+        check_same_settings(out, resolved(settings))
+    else:
+        refuse_existing(out, overwrite=overwrite)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.parent / f".{out.name}.lock", timeout=0)
+    try:
+        with lock, writing(out):
+            if not resume and overwrite:
+                _clear(out)
+            (out / MANIFEST).unlink(missing_ok=True)
+            save_settings(out, resolved(settings))
+            yield out
+    except Timeout as error:
+        raise OutputError(f"another run is writing {out}; wait for it or choose another --out") from error
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a run in this folder has come to its end."""
+    return (out / MANIFEST).is_file()
+
+
+def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **facts: Any) -> dict[str, Any]:
+    """The provenance of a run: what was asked, what it ran on, what came out."""
+    return stage_record(
+        stage,
+        settings=resolved(settings),
+        data={"spec": settings.data, "images": len(splits.train), "fingerprint": splits.train.fingerprint},
+        result=resolved(fitted),
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        **facts,
+    )
+
+
+def teacher_record(teacher: Teacher | None) -> dict[str, Any] | None:
+    """A teacher and the licence of its weights, for the provenance."""
+    return None if teacher is None else resolved(teacher.origin)
+
+
+def _clear(out: Path) -> None:
+    for path in out.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+__all__ = ["LAST", "is_finished", "record", "run_folder", "teacher_record"]

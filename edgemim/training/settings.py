@@ -1,0 +1,158 @@
+"""The settings of a training run: what a recipe may say, and what `--set` may override."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgemim.errors import ConfigError
+from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractSettings:
+    """The preprocessing contract without its size, which the backbone decides; see `Preprocess`."""
+
+    crop_ratio: float = 0.875
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def at(self, size: tuple[int, int]) -> Preprocess:
+        """The contract for a model that takes images of `size`."""
+        return Preprocess(
+            size=size,
+            crop_ratio=self.crop_ratio,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """Random crop and flip.
+
+    Args:
+        min_scale, max_scale: Share of the image's area that a random crop takes.
+        max_aspect: Aspect ratios of the crop lie in [1 / max_aspect, max_aspect]; 1 keeps the image's own.
+        flip: Mirror every second image, left to right.
+    """
+
+    min_scale: float = 0.2
+    max_scale: float = 1.0
+    max_aspect: float = 4 / 3
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale <= 1:
+            raise ConfigError(
+                "augmentation needs 0 < min_scale <= max_scale <= 1; "
+                f"got min_scale {self.min_scale} and max_scale {self.max_scale}"
+            )
+        if self.max_aspect < 1:
+            raise ConfigError(f"augmentation.max_aspect must be at least 1; got {self.max_aspect}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Length, optimiser and schedule.
+
+    Args:
+        epochs: Passes over the data; used where `steps` is 0.
+        steps: Optimiser steps.
+        batch_size: Images per step.
+        base_lr: Learning rate per `lr_batch` images.
+        lr_batch: The rate is base_lr * batch_size / lr_batch; 0: base_lr as it stands.
+        min_lr: Rate at the end of the cosine.
+        warmup: Share of all steps in which the rate rises from 0.
+        weight_decay: AdamW's; not on biases and other 1-D tensors.
+        betas: AdamW's.
+        clip_grad: Largest norm of all gradients together; 0: no clipping.
+        layer_decay: Factor on the rate from one block to the one before it (fine-tuning); 1: none.
+        label_smoothing: Of the classification loss, in [0, 1).
+        precision: `fp32`, `bf16` (autocast), or `fastest`: bf16 where the processor multiplies it, else fp32.
+        workers: Processes that read and augment; 0: the training process itself.
+        save_minutes: Time between two saved states.
+        picture_steps: Steps between two pictures of reconstructions; 0: ten in a run.
+    """
+
+    epochs: float = 0.0
+    steps: int = 0
+    batch_size: int = 256
+    base_lr: float = 1.5e-4
+    lr_batch: int = 256
+    min_lr: float = 0.0
+    warmup: float = 0.05
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_grad: float = 0.0
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    precision: Literal["fp32", "bf16", "fastest"] = "fastest"
+    workers: int = 0
+    save_minutes: float = 5.0
+    picture_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 and self.steps <= 0:
+            raise ConfigError("a run needs a length: give --epochs or --steps")
+        if self.batch_size < 1:
+            raise ConfigError(f"training.batch_size must be at least 1; got {self.batch_size}")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"training.warmup is a share of the run, in [0, 1]; got {self.warmup}")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"training.layer_decay must lie in (0, 1]; got {self.layer_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"training.label_smoothing must lie in [0, 1); got {self.label_smoothing}")
+
+    def total_steps(self, images: int) -> int:
+        """Optimiser steps of the whole run over a set of `images`."""
+        return self.steps or max(1, round(self.epochs * images / self.batch_size))
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate: base_lr scaled by the batch (Goyal et al., arXiv:1706.02677, the linear rule)."""
+        return self.base_lr * self.batch_size / self.lr_batch if self.lr_batch else self.base_lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured on the test split after a run without labels.
+
+    Args:
+        probe: `knn`, `linear`, `both` or `none`.
+        max_images: Largest number of training images whose features are taken.
+    """
+
+    probe: Literal["knn", "linear", "both", "none"] = "knn"
+    max_images: int = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Everything that decides a run's result.
+
+    Args:
+        data: As `edgemim.data.open_splits` takes it.
+        seed: Of every random number.
+        deterministic: Ask torch for deterministic kernels.
+        init: Checkpoint to start from; empty: fresh weights.
+        backbone: `name` and timm arguments.
+        method: `name` and the method's settings; empty for fine-tuning.
+        masking: `name` and the strategy's settings.
+        teacher: `source`, `backbone`, `licence` and timm arguments; see `edgemim.models.teachers`.
+    """
+
+    data: str = "digits"
+    seed: int = 0
+    deterministic: bool = False
+    init: str = ""
+    backbone: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
+    masking: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
+    preprocess: ContractSettings = field(default_factory=ContractSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    training: TrainingSettings
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

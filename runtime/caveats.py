@@ -1,0 +1,70 @@
+"""What a reader of the report must know before trusting its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.device import Device
+from edgemim.runtime.latency import STABLE_SPREAD
+from edgemim.runtime.plan import Plan
+from edgemim.runtime.trial import Trial
+
+
+def caveats(
+    bundle: Bundle,
+    device: Device,
+    plan: Plan,
+    trials: Sequence[Trial],
+    reference: Trial | None,
+    preprocessing: Mapping[str, Any],
+) -> list[str]:
+    """Sentences, the weightiest first; none if everything is as it should be."""
+    found = []
+    if not preprocessing["exact"]:
+        found.append(f"this device normalises the golden pixels differently, by up to {preprocessing['max_abs']:.3g}")
+    found += _about_target(bundle, device, trials)
+    found += [f"{name} was left out: {reason}" for name, reason in plan.skipped.items()]
+    found += [
+        f"the reference {trial.label} could not be used: {trial.disqualified}"
+        for trial in trials
+        if not trial.pair.timed and trial.disqualified is not None
+    ]
+    if reference is None:
+        found.append("no fp32 candidate could serve as the reference: nothing is compared with fp32")
+    found += _about_device(device, trials)
+    return found
+
+
+def _about_target(bundle: Bundle, device: Device, trials: Sequence[Trial]) -> list[str]:
+    target, found = bundle.target, []
+    if device.machine not in target.machines:
+        found.append(f"the bundle is for target {target.name!r}, this machine is {device.machine}")
+    used = {trial.pair.backend.name for trial in trials if trial.pair.timed}
+    foreign = sorted(used - set(target.backends))
+    if foreign:
+        names = " and ".join(foreign)
+        found.append(f"{names} is no backend of target {target.name!r}: its numbers do not speak for that")
+    return found
+
+
+def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
+    found = []
+    shaky = [t for t in trials if t.latency is not None and t.latency.stable is False]
+    found += [
+        f"the latency of {t.label} is not stable: the medians of its rounds differ by "
+        f"{t.latency.spread:.0%}, more than {STABLE_SPREAD:.0%}"
+        for t in shaky
+        if t.latency is not None
+    ]
+    if device.virtual:
+        found.append("this is a virtual machine: its neighbours take part in the tail of the latency")
+    if device.load is not None and device.load > device.threads / 2:
+        found.append(f"the machine was busy before the check: load {device.load:g} on {device.threads} CPUs")
+    if device.governor is not None and device.governor != "performance":
+        found.append(f"the CPU governor is {device.governor}, so the clock floats; performance would fix it")
+    int8 = any(trial.pair.candidate.precision == "int8" for trial in trials)
+    if int8 and device.int8_is_fast is False:
+        found.append("this CPU has no INT8 dot product (VNNI, AMX or Arm's), so INT8 can be slower than fp32")
+    return found

@@ -1,0 +1,211 @@
+"""What this machine is, for the report: read from /proc, /sys and /etc, never asked of a vendor tool.
+
+Everything that cannot be read is None; nothing here needs root, and nothing identifies the owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# x86 as /proc/cpuinfo spells them, then Arm.
+ISA_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+PACKAGES = ("edgemim", "numpy", "pillow", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
+_MIB = 1024.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """This machine; None where a fact could not be read.
+
+    Attributes:
+        board: Name of the board or computer, as its firmware says.
+        virtual: True in a virtual machine, whose neighbours disturb a measurement.
+        isa: Those of `ISA_FLAGS` that the CPU has.
+        cores: Physical cores that this process may use.
+        threads: Logical CPUs that this process may use.
+        cpu_quota: CPUs' worth of time that the container may use; None without a limit.
+        governor: Of the CPUs in use; several are joined by commas.
+        frequency_mhz, max_frequency_mhz: Of the CPUs in use, the mean now and the largest possible.
+        memory_mib, memory_available_mib: Of the machine.
+        load: Mean number of running processes in the last minute.
+        l4t: Release of NVIDIA's Linux for Tegra, such as "36.4.3".
+        packages: Version of each of `PACKAGES` that is installed.
+    """
+
+    machine: str
+    board: str | None
+    cpu: str | None
+    virtual: bool | None
+    isa: tuple[str, ...] | None
+    cores: int | None
+    threads: int
+    cpu_quota: float | None
+    governor: str | None
+    frequency_mhz: float | None
+    max_frequency_mhz: float | None
+    memory_mib: float | None
+    memory_available_mib: float | None
+    load: float | None
+    system: str
+    kernel: str
+    python: str
+    l4t: str | None
+    packages: dict[str, str | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the report."""
+        return asdict(self) | {"isa": None if self.isa is None else list(self.isa)}
+
+    @property
+    def int8_is_fast(self) -> bool | None:
+        """Whether the CPU multiplies INT8 in one instruction; None if its flags could not be read."""
+        return None if self.isa is None else any(flag in self.isa for flag in INT8_FLAGS)
+
+    @property
+    def default_threads(self) -> int:
+        """Threads for one inference: the physical cores in reach, within the container's quota."""
+        cores = self.cores or self.threads
+        return max(1, cores if self.cpu_quota is None else min(cores, math.ceil(self.cpu_quota)))
+
+
+def describe_device(root: Path = Path("/")) -> Device:
+    """Read this machine; `root` is the folder that holds `proc`, `sys` and `etc`."""
+    info = _text(root / "proc/cpuinfo") or ""
+    memory = _text(root / "proc/meminfo") or ""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cpus = [root / f"sys/devices/system/cpu/cpu{number}" for number in usable]
+    flags = _flags(info)
+    return Device(
+        machine=platform.machine(),
+        board=_board(root),
+        cpu=_field(info, "model name") or _field(info, "Model"),
+        virtual=None if flags is None else "hypervisor" in flags,
+        isa=None if flags is None else tuple(f for f in ISA_FLAGS if f in flags),
+        cores=_cores(cpus),
+        threads=len(usable),
+        cpu_quota=_quota(_text(root / "sys/fs/cgroup/cpu.max")),
+        governor=_governor(cpus),
+        frequency_mhz=_mhz(cpus, "scaling_cur_freq"),
+        max_frequency_mhz=_mhz(cpus, "cpuinfo_max_freq"),
+        memory_mib=_mib(memory, "MemTotal"),
+        memory_available_mib=_mib(memory, "MemAvailable"),
+        load=_load(_text(root / "proc/loadavg")),
+        system=_system(_text(root / "etc/os-release")),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        l4t=_l4t(_text(root / "etc/nv_tegra_release")),
+        packages={name: _version(name) for name in PACKAGES},
+    )
+
+
+def cpu_identity(root: Path = Path("/")) -> dict[str, Any]:
+    """What a compiled CPU engine depends on: machine, model and instruction sets."""
+    info = _text(root / "proc/cpuinfo") or ""
+    flags = _flags(info) or frozenset()
+    return {
+        "machine": platform.machine(),
+        "cpu": _field(info, "model name") or _field(info, "Model") or "unknown",
+        "isa": [f for f in ISA_FLAGS if f in flags],
+    }
+
+
+def _usable_cpus() -> list[int]:
+    """Numbers of the logical CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return None
+
+
+def _field(text: str, name: str) -> str | None:
+    """Value of the first `name : value` line."""
+    match = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else None
+
+
+def _flags(cpuinfo: str) -> frozenset[str] | None:
+    found = _field(cpuinfo, "flags") or _field(cpuinfo, "Features")
+    return frozenset(found.split()) if found else None
+
+
+def _board(root: Path) -> str | None:
+    return _text(root / "proc/device-tree/model") or _text(root / "sys/class/dmi/id/product_name")
+
+
+def _cores(cpus: list[Path]) -> int | None:
+    """Distinct cores among logical CPUs, told apart by the siblings that share one."""
+    siblings = [_text(cpu / "topology/thread_siblings_list") for cpu in cpus]
+    return None if not siblings or None in siblings else len(set(siblings))
+
+
+def _quota(text: str | None) -> float | None:
+    match = re.fullmatch(r"(\d+) (\d+)", text or "")
+    return int(match[1]) / int(match[2]) if match and int(match[2]) else None
+
+
+def _governor(cpus: list[Path]) -> str | None:
+    found = {_text(cpu / "cpufreq/scaling_governor") for cpu in cpus} - {None}
+    return ", ".join(sorted(map(str, found))) or None
+
+
+def _mhz(cpus: list[Path], name: str) -> float | None:
+    texts = [_text(cpu / "cpufreq" / name) for cpu in cpus]
+    values = [int(text) / 1000 for text in texts if text and text.isdigit()]
+    if not values:
+        return None
+    return max(values) if name.endswith("max_freq") else round(sum(values) / len(values), 1)
+
+
+def _mib(meminfo: str, name: str) -> float | None:
+    value = _field(meminfo, name)
+    return round(int(value.split()[0]) / _MIB, 1) if value and value.split()[0].isdigit() else None
+
+
+def _load(text: str | None) -> float | None:
+    with contextlib.suppress(ValueError, IndexError):
+        return float((text or "").split()[0])
+    return None
+
+
+def _system(os_release: str | None) -> str:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', os_release or "", re.MULTILINE)
+    return match[1] if match else platform.system()
+
+
+def _l4t(text: str | None) -> str | None:
+    """`# R36 (release), REVISION: 4.3, GCID: ...` to `36.4.3`."""
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text or "")
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _version(name: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None

@@ -1,0 +1,173 @@
+"""The report: `report.json` for programs, `report.md` made from it for people, `samples.npz` for doubters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemim.artifact import Artifact, create_artifact, load_artifact, write_text
+from edgemim.errors import ArtifactError
+
+SCHEMA_VERSION = 1
+REPORT = "report.json"
+
+
+def write_report(
+    out: Path,
+    report: Mapping[str, Any],
+    bundle: Artifact,
+    samples: Mapping[str, npt.NDArray[Any]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write the report as an artifact whose provenance goes on from the bundle's.
+
+    Raises:
+        OutputError: `out` exists, or cannot be written.
+    """
+    with create_artifact(out, "report", overwrite=overwrite) as draft:
+        write_text(draft.path(REPORT), json.dumps(report, indent=2, allow_nan=False) + "\n")
+        write_text(draft.path("report.md"), render_markdown(report))
+        np.savez_compressed(draft.path("samples.npz"), **cast(Any, samples))
+        keys = ("verdict", "passed", "chosen", "chosen_backend")
+        draft.content = {key: report[key] for key in keys} | {"bundle": bundle.fingerprint}
+        draft.provenance = [dict(record) for record in bundle.provenance]
+        draft.record("check", bundle=bundle.fingerprint, passed=report["passed"])
+
+
+def read_report(path: Path | str) -> dict[str, Any]:
+    """Read `report.json` of a report folder, hashes checked.
+
+    Raises:
+        ArtifactError: Not a report, altered, or of another schema.
+    """
+    artifact = load_artifact(path, "report")
+    report = json.loads(artifact.file(REPORT).read_text("utf-8"))
+    if not isinstance(report, dict) or report.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(f"{path}: {REPORT} is not of schema version {SCHEMA_VERSION}; check again")
+    return report
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """The report as one page: the verdict first, then what it rests on."""
+    bundle = report["bundle"]
+    state = "passed" if report["passed"] else "failed"
+    parts = [
+        f"# {bundle['architecture']} on {report['device']['cpu'] or report['device']['machine']}: {state}",
+        f"**{_sentence(report['verdict'])}**",
+        f"{bundle['parameters']:,} parameters, target `{bundle['target']}`, bundle `{bundle['fingerprint'][:16]}`.",
+        "## Candidates",
+        _candidates(report["candidates"]),
+        _notes(report),
+        "## Gates",
+        _gates(report),
+        "## Before you trust it" if report["caveats"] else "",
+        "\n".join(f"- {_sentence(caveat)}" for caveat in report["caveats"]),
+        "## Device",
+        _table(("fact", "value"), _facts(report["device"])),
+        "## Protocol",
+        _table(("setting", "value"), _facts(report["protocol"])),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = (
+        "candidate",
+        "backend",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "runs",
+        "top-1",
+        "agreement",
+        "cosine",
+        "MB",
+        "",
+    )
+    lines = []
+    for row in rows:
+        latency, accuracy = row["latency"] or {}, row["accuracy"] or {}
+        lines.append(
+            (
+                row["name"],
+                row["backend"],
+                *(_number(latency.get(key), 3) for key in ("p50_ms", "p90_ms", "p99_ms")),
+                _number(latency.get("n"), 0),
+                _with_error(accuracy.get("top1"), accuracy.get("top1_se")),
+                _number(accuracy.get("agreement"), 4),
+                _number(accuracy.get("cosine"), 5),
+                f"{row['size_bytes'] / 1e6:.2f}",
+                _state(row),
+            )
+        )
+    return _table(head, lines)
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["disqualified"] is not None:
+        return f"disqualified: {row['disqualified']}"
+    if row["reference_only"]:
+        return "reference only, not timed"
+    return "passes" if row["passed"] else "misses a gate"
+
+
+def _notes(report: Mapping[str, Any]) -> str:
+    reference = report["reference"]
+    against = f"Agreement and cosine are with {reference} on the same images. " if reference else ""
+    accuracies = [row["accuracy"] for row in report["candidates"] if row["accuracy"] is not None]
+    images = f"Accuracy is of {accuracies[0]['n']:,} images, ± one standard error. " if accuracies else ""
+    return f"{images}{against}Latency is of one image, without preprocessing; a dash was not measured."
+
+
+def _gates(report: Mapping[str, Any]) -> str:
+    if not report["gates"]:
+        return "None were set."
+    lines = [
+        (
+            row["name"],
+            row["backend"],
+            gate["name"],
+            f"{gate['limit']:g}",
+            _number(gate["value"], 4) if gate["reason"] is None else gate["reason"],
+            "kept" if gate["passed"] else "**missed**",
+            report["gates"][gate["name"]]["from"],
+        )
+        for row in report["candidates"]
+        for gate in row["gates"]
+    ]
+    return _table(("candidate", "backend", "gate", "limit", "measured", "", "set by"), lines)
+
+
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, _value(value)) for key, value in values.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "-" if value is None else f"{value:.4f} ± {error or 0.0:.4f}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,92 @@
+"""One row of the report per trial: what was measured, and how it stands against the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgemim.runtime.accuracy import Accuracy
+from edgemim.runtime.gates import GateResult, Missing, check_gates
+from edgemim.runtime.latency import LEAST_RUNS, latency_ratio
+from edgemim.runtime.trial import Trial
+
+
+def report_row(trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float]) -> dict[str, Any]:
+    """Everything the report says about one trial, as plain values.
+
+    Args:
+        trial: The one to report; its latency decides whether its gates are looked at.
+        trials: All of them, to find the fp32 that speed is stated against.
+        limits: Gates by name.
+    """
+    candidate, engine = trial.pair.candidate, trial.engine
+    results = check_gates(limits, _measured(trial)) if trial.latency is not None else []
+    return {
+        "name": candidate.name,
+        "precision": candidate.precision,
+        "backend": trial.pair.backend.name,
+        "version": trial.pair.backend.version(),
+        "options": {} if engine is None else dict(engine.options),
+        "file": candidate.file,
+        "size_bytes": candidate.size_bytes,
+        "reference_only": not trial.pair.timed,
+        "disqualified": trial.disqualified,
+        "compile_s": None if engine is None else engine.compile_s,
+        "compiled_before": None if engine is None else engine.cached,
+        "first_ms": trial.first_ms,
+        "latency": None if trial.latency is None else trial.latency.to_dict(),
+        "speed": _speed(trial, trials),
+        "golden": None if trial.golden is None else trial.golden.to_dict(),
+        "accuracy": None if trial.accuracy is None else trial.accuracy.to_dict(),
+        "gates": [_gate(result) for result in results],
+        "passed": trial.latency is not None and all(result.passed for result in results),
+    }
+
+
+def _gate(result: GateResult) -> dict[str, Any]:
+    return result.to_dict() | {"sentence": result.sentence()}
+
+
+def _measured(trial: Trial) -> dict[str, float | Missing]:
+    """Every gate's number for one trial, or why there is none."""
+    latency, accuracy = trial.latency, trial.accuracy
+    assert latency is not None
+
+    def tail(value: float | None, p: int) -> float | Missing:
+        return Missing(reason=f"{latency.n} runs, {LEAST_RUNS[p]} are needed") if value is None else value
+
+    def judged(name: str) -> float | Missing:
+        value = None if accuracy is None else getattr(accuracy, name)
+        return Missing(reason=_reason(name, accuracy)) if value is None else float(value)
+
+    return {
+        "p50_ms": latency.p50_ms,
+        "p90_ms": tail(latency.p90_ms, 90),
+        "p99_ms": tail(latency.p99_ms, 99),
+        "size_mb": trial.pair.candidate.size_bytes / 1e6,
+        "top1.min": judged("top1"),
+        "top1.max_drop": judged("top1_drop"),
+        "agreement.min": judged("agreement"),
+        "cosine.min": judged("cosine"),
+    }
+
+
+def _reason(name: str, accuracy: Accuracy | None) -> str:
+    """Why one of the numbers of an accuracy is missing."""
+    if accuracy is None:
+        return "the bundle has no evaluation images"
+    if name != "top1" and accuracy.cosine is None:
+        return "no fp32 candidate could serve as the reference"
+    if accuracy.agreement is not None:
+        return "the evaluation images have no labels"
+    return "the evaluation images have no labels, or the model has no classes"
+
+
+def _speed(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """How many times as long a run takes as one of the fastest fp32 trial."""
+    full = [t for t in trials if t.latency is not None and t.pair.candidate.precision == "fp32"]
+    fastest = min(full, key=lambda t: t.latency.p50_ms if t.latency else 0.0, default=None)
+    if trial.samples is None or fastest is None or fastest.samples is None:
+        return None
+    ratio = latency_ratio(trial.samples, fastest.samples)
+    return {"versus": fastest.label, "ratio": ratio.median, "low": ratio.low, "high": ratio.high}

@@ -1,0 +1,160 @@
+"""One candidate on one backend, from its engine to its outputs; a trial that fails says why and drops out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemim.errors import DeviceError
+from edgemim.preprocess import read_image
+from edgemim.runtime.accuracy import Accuracy, Floats, GoldenMatch, compare_golden, measure_accuracy
+from edgemim.runtime.backends._base import Engine, Session
+from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.latency import Latency, LatencyProtocol, Samples, measure_latency, summarise
+from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
+
+Tick = Callable[[], None]
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """What is known so far about one pair.
+
+    Attributes:
+        disqualified: Why it dropped out; None while it is in.
+        failed: True if the vendor library failed, rather than that its outputs were wrong.
+        first_ms: Latency of the first run after loading, in milliseconds.
+        outputs: float32 [N, K] on the evaluation images.
+    """
+
+    pair: Pair
+    disqualified: str | None = None
+    failed: bool = False
+    engine: Engine | None = None
+    session: Session | None = None
+    first_ms: float | None = None
+    golden: GoldenMatch | None = None
+    outputs: Floats | None = None
+    accuracy: Accuracy | None = None
+    samples: Samples | None = None
+    latency: Latency | None = None
+    _rows: list[Floats] = field(default_factory=list, repr=False)
+
+    @property
+    def label(self) -> str:
+        """`int8-nncf on openvino`."""
+        return f"{self.pair.candidate.name} on {self.pair.backend.name}"
+
+    def infer(self, bundle: Bundle, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats | None:
+        """Outputs float32 [1, K]; None, and the trial drops out, if the vendor library fails."""
+        assert self.session is not None
+        try:
+            outputs = self.session.run(inputs)
+            if bundle.output_name not in outputs:
+                raise DeviceError(f"{self.label} returned {sorted(outputs)}, not {bundle.output_name!r}")
+        except DeviceError as error:
+            self.fail(error)
+            return None
+        return outputs[bundle.output_name].astype(np.float32, copy=False)
+
+    def fail(self, error: DeviceError) -> None:
+        """Drop out because the vendor library failed."""
+        self.disqualified, self.failed = str(error), True
+
+    def close(self) -> None:
+        """Free the session."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+
+def still_in(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have not dropped out."""
+    return [trial for trial in trials if trial.disqualified is None]
+
+
+def start(trial: Trial, bundle: Bundle, cache: Path, threads: int) -> None:
+    """Compile, load, run once, and compare with the golden outputs before any other number is taken."""
+    backend, golden = trial.pair.backend, bundle.golden
+    try:
+        trial.engine = backend.compile(bundle, trial.pair.candidate, cache, threads)
+        trial.session = backend.open(trial.engine)
+    except DeviceError as error:
+        trial.fail(error)
+        return
+    rows = []
+    for index in range(len(golden.inputs)):
+        started = time.perf_counter_ns()
+        row = trial.infer(bundle, {bundle.input_name: golden.inputs[index : index + 1]})
+        if row is None:
+            return
+        if index == 0:
+            trial.first_ms = (time.perf_counter_ns() - started) / 1e6
+        rows.append(row)
+    trial.golden = compare_golden(np.concatenate(rows), golden.outputs, trial.pair.candidate.precision)
+    trial.disqualified = trial.golden.reason
+
+
+def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | None:
+    """Run the evaluation images in order through the trials that are in; returns the reference used.
+
+    An image is decoded and prepared once, then given to every trial, so the memory needed does not grow with
+    the number of images.
+    """
+    assert bundle.evaluation is not None
+    for data in bundle.evaluation.encoded():
+        inputs = bundle.arrays(bundle.preprocess.pixels(read_image(data)))
+        for trial in still_in(trials):
+            row = trial.infer(bundle, inputs)
+            if row is not None:
+                trial._rows.append(row)
+        tick()
+    for trial in still_in(trials):
+        trial.outputs = np.concatenate(trial._rows)
+        if not np.isfinite(trial.outputs).all():
+            trial.disqualified = "its outputs on the evaluation images are not all finite"
+    reference = find_reference(trials)
+    for trial in still_in(trials):
+        assert trial.outputs is not None
+        trial.accuracy = measure_accuracy(
+            trial.outputs,
+            labels=bundle.evaluation.labels,
+            reference=None if reference is None else reference.outputs,
+            classifies=bundle.classifies,
+        )
+    return reference
+
+
+def find_reference(trials: Sequence[Trial]) -> Trial | None:
+    """The fp32 trial that is still in: on the reference backend, or else the first."""
+    full = [trial for trial in still_in(trials) if trial.pair.candidate.precision == "fp32"]
+    on_reference = [trial for trial in full if trial.pair.backend.name == REFERENCE_BACKEND]
+    return next(iter(on_reference + full), None)
+
+
+def time_together(
+    trials: Sequence[Trial], bundle: Bundle, protocol: LatencyProtocol, progress: Callable[[int, int], None]
+) -> None:
+    """Measure the latency of every trial that is in and not a mere reference, in turns.
+
+    Raises:
+        DeviceError: A session that ran before fails now.
+    """
+    inputs = {bundle.input_name: bundle.golden.inputs[:1]}
+    timed = {trial.label: trial for trial in still_in(trials) if trial.pair.timed}
+    calls = {label: _call(trial, inputs) for label, trial in timed.items()}
+    for label, samples in measure_latency(calls, protocol, progress=progress).items():
+        timed[label].samples = samples
+        timed[label].latency = summarise(samples)
+
+
+def _call(trial: Trial, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
+    session = trial.session
+    assert session is not None
+    return lambda: session.run(inputs)

@@ -1,0 +1,100 @@
+"""Which images calibrate, in which order, and what is written about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from edgemim.errors import ConfigError, DataError
+from edgemim.quantize.calibration import choose_calibration
+
+
+def test_each_image_is_used_at_most_once_and_the_order_is_random(noise_images, preprocess):
+    calibration = choose_calibration(noise_images(200), preprocess, count=150)
+    assert len(calibration) == len(set(calibration.indices)) == 150
+    assert set(calibration.indices) <= set(range(200))
+    assert list(calibration.indices) != sorted(calibration.indices)
+
+
+def test_one_seed_gives_one_choice_and_another_seed_another(noise_images, preprocess):
+    choose = [choose_calibration(noise_images(500), preprocess, count=200, seed=seed) for seed in (0, 0, 1)]
+    assert choose[0].indices == choose[1].indices
+    assert set(choose[0].indices) != set(choose[2].indices)
+
+
+def test_a_smaller_count_is_the_beginning_of_a_larger_one(noise_images, preprocess):
+    small, large = (choose_calibration(noise_images(500), preprocess, count=count) for count in (130, 300))
+    assert large.indices[:130] == small.indices
+
+
+def test_batches_are_single_normalised_images_through_the_contract(noise_images, preprocess):
+    images = noise_images(5)
+    calibration = choose_calibration(images, preprocess, count=3)
+    batches = list(calibration)
+    for batch, index in zip(batches, calibration.indices, strict=True):
+        assert batch.shape == (1, 3, 16, 16)
+        assert batch.dtype == np.float32
+        expected = preprocess.normalise(preprocess.pixels(images.image(index))[None])
+        np.testing.assert_array_equal(batch, expected)
+
+
+def test_images_are_decoded_one_by_one_and_anew_in_each_pass(noise_images, preprocess):
+    images = noise_images(10)
+    calibration = choose_calibration(images, preprocess, count=4)
+    assert images.reads == []
+    stream = iter(calibration)
+    next(stream)
+    assert images.reads == [calibration.indices[0]]
+    first, second = list(calibration), list(calibration)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_progress_is_told_per_image(noise_images, preprocess):
+    seen = []
+    calibration = choose_calibration(
+        noise_images(3), preprocess, count=3, progress=lambda done, total: seen.append((done, total))
+    )
+    list(calibration)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_record_holds_order_seed_and_the_hash_of_every_image_s_bytes(noise_images, preprocess):
+    images = noise_images(40)
+    calibration = choose_calibration(images, preprocess, count=30, seed=7)
+    record = json.loads(json.dumps(calibration.record()))
+    assert (record["count"], record["requested"], record["seed"]) == (30, 30, 7)
+    assert [entry["index"] for entry in record["images"]] == list(calibration.indices)
+    for entry in record["images"]:
+        assert entry["sha256"] == hashlib.sha256(images.encoded(entry["index"])).hexdigest()
+    assert record["preprocess"] == preprocess.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("available", "count", "used", "notes"),
+    [
+        (500, 128, 128, []),
+        (200, 300, 200, ["uses all 200 images there are, 300 were asked for"]),
+        (500, 127, 127, ["on 127 images is unreliable; use 128 or more"]),
+        (5, 300, 5, ["uses all 5 images", "on 5 images is unreliable"]),
+    ],
+)
+def test_too_few_images_are_used_and_noted(noise_images, preprocess, available, count, used, notes):
+    calibration = choose_calibration(noise_images(available), preprocess, count=count)
+    assert len(calibration) == used
+    assert len(calibration.notes) == len(notes)
+    for note, expected in zip(calibration.notes, notes, strict=True):
+        assert expected in note
+
+
+def test_no_image_at_all_is_an_error(noise_images, preprocess):
+    with pytest.raises(DataError, match="no calibration images"):
+        choose_calibration(noise_images(0), preprocess)
+
+
+def test_a_count_below_one_is_an_error(noise_images, preprocess):
+    with pytest.raises(ConfigError, match="at least 1; got 0"):
+        choose_calibration(noise_images(3), preprocess, count=0)

@@ -1,0 +1,49 @@
+"""Every file in `edgemim.runtime.targets`, against the contract."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from edgemim.errors import ConfigError
+from edgemim.runtime.backends import BACKENDS
+from edgemim.runtime.targets import TARGETS
+from edgemim.runtime.targets._base import PRECISIONS, Target
+
+
+@pytest.mark.parametrize("name", TARGETS.names())
+def test_a_target_bears_its_files_name_and_takes_fp32(name: str) -> None:
+    target = TARGETS.get(name)
+    assert isinstance(target, Target)
+    assert target.name == name
+    assert target.takes(precision="fp32", opset=target.opset)
+    assert not target.takes(precision="fp32", opset=target.opset + 1)
+    assert set(target.precisions) <= set(PRECISIONS)
+    assert TARGETS.describe(name).summary
+
+
+def test_x86_runs_through_backends_that_exist() -> None:
+    assert set(TARGETS.get("x86").backends) <= set(BACKENDS.names())
+    assert not TARGETS.get("x86").builds_on_device
+
+
+def test_jetson_builds_on_the_device_and_takes_symmetric_int8_only() -> None:
+    jetson = TARGETS.get("jetson")
+    assert jetson.builds_on_device
+    assert jetson.backends == ("tensorrt",)
+    assert jetson.activation_dtypes == ("int8",)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="this machine is not x86-64")
+def test_this_machine_is_one_that_x86_names() -> None:
+    assert platform.machine() in TARGETS.get("x86").machines
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"precisions": ("int2",)}, "unknown precision"), ({"backends": ()}, "names no backend")]
+)
+def test_a_target_that_says_nonsense_is_refused(changes: dict[str, tuple[str, ...]], message: str) -> None:
+    plain = {field: getattr(TARGETS.get("x86"), field) for field in Target.__dataclass_fields__}
+    with pytest.raises(ConfigError, match=message):
+        Target(**{**plain, **changes})

@@ -1,0 +1,89 @@
+"""`edgemim.runtime.accuracy`: worked examples, then the rules of disqualification."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgemim.runtime.accuracy import compare_golden, cosines, measure_accuracy
+
+
+def rows(*values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_worked_example_with_labels_and_reference() -> None:
+    # Classes ours 0 1 1 0, of the reference 0 1 0 1, right 0 1 0 0.
+    ours = rows([2, 1], [0, 3], [0, 1], [5, 1])
+    reference = rows([2, 1], [0, 3], [1, 0], [1, 5])
+    labels = np.array([0, 1, 0, 0])
+    found = measure_accuracy(ours, labels=labels, reference=reference, classifies=True)
+    assert found.top1 == 0.75
+    assert found.agreement == 0.5
+    # Reference is right on 0 1 2: 3/4 as well; per image it gains 0 0 1 -1.
+    assert found.top1_drop == 0.0
+    assert found.top1_se == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    assert found.top1_drop_se == pytest.approx(np.sqrt(0.5) / 2)
+    # Cosines 1, 1, 0 and (5 + 5) / 26.
+    assert found.cosine == pytest.approx((1 + 1 + 0 + 10 / 26) / 4)
+    assert found.cosine_worst == 0.0
+
+
+def test_without_labels_there_is_agreement_but_no_top1() -> None:
+    ours = rows([2, 1], [0, 3])
+    found = measure_accuracy(ours, labels=None, reference=ours, classifies=True)
+    assert (found.top1, found.top1_drop, found.agreement, found.cosine) == (None, None, 1.0, 1.0)
+
+
+def test_an_embedding_has_a_cosine_only() -> None:
+    ours = rows([2, 1], [0, 3])
+    found = measure_accuracy(ours, labels=np.array([0, 1]), reference=ours, classifies=False)
+    assert (found.top1, found.agreement, found.cosine) == (None, None, 1.0)
+
+
+def test_without_a_reference_nothing_is_compared() -> None:
+    found = measure_accuracy(rows([2, 1]), labels=np.array([0]), reference=None, classifies=True)
+    assert (found.top1, found.top1_drop, found.agreement, found.cosine) == (1.0, None, None, None)
+
+
+def test_cosine_of_zero_rows() -> None:
+    assert cosines(rows([0, 0], [0, 0], [1, 1]), rows([0, 0], [1, 0], [-2, -2])).tolist() == pytest.approx([1, 0, -1])
+
+
+def test_cosine_is_scipys() -> None:
+    distance = pytest.importorskip("scipy.spatial.distance", reason="needs scipy")
+    a, b = np.random.default_rng(0).normal(size=(2, 6, 9)).astype(np.float32)
+    expected = [1 - distance.cosine(x.astype(float), y.astype(float)) for x, y in zip(a, b, strict=True)]
+    assert cosines(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("off", "largest", "good"), [(9e-4, 1, True), (1.1e-3, 1, False), (9e-3, 10, True), (9e-4, 0.1, True)]
+)
+def test_fp32_may_differ_by_a_thousandth_of_the_largest_output(off: float, largest: float, good: bool) -> None:
+    golden = rows([largest, 0.0])
+    match = compare_golden(golden + np.float32([0, off]), golden, "fp32")
+    assert (match.reason is None) == good
+    assert match.max_abs == pytest.approx(off, rel=1e-3)
+
+
+@pytest.mark.parametrize(("angle", "good"), [(0.4, True), (0.5, False)])
+def test_int8_must_keep_a_cosine_of_0_9(angle: float, good: bool) -> None:
+    # cos 0.4 = 0.921, cos 0.5 = 0.878
+    match = compare_golden(rows([np.cos(angle), np.sin(angle)]), rows([1, 0]), "int8")
+    assert (match.reason is None) == good
+    assert match.cosine == pytest.approx(np.cos(angle))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_disqualify(precision: str, bad: float) -> None:
+    match = compare_golden(rows([1, bad]), rows([1, 0]), precision)
+    assert match.reason == "its outputs on the golden inputs are not finite"
+    assert match.max_abs is None
+
+
+def test_outputs_of_another_shape_disqualify() -> None:
+    match = compare_golden(rows([1, 0, 0]), rows([1, 0]), "fp32")
+    assert match.reason is not None
+    assert "[1, 3]" in match.reason

@@ -1,0 +1,106 @@
+"""`edgemim.runtime.cache`: built once per set of facts, built again when damaged or cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgemim.errors import DeviceError, OutputError
+from edgemim.runtime.cache import cached_build, default_cache, engine_key
+
+FACTS = {"backend": "fake", "version": "1.0", "model": "abc", "device": {"cpu": "x"}, "options": {"threads": 2}}
+
+
+class Builder:
+    def __init__(self) -> None:
+        self.builds = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.builds += 1
+        (folder / "model.blob").write_bytes(b"engine")
+
+
+def test_the_second_time_it_is_there(tmp_path: Path) -> None:
+    build, ticks = Builder(), iter([10.0, 13.5])
+    first = cached_build(tmp_path, FACTS, build, clock=lambda: next(ticks))
+    second = cached_build(tmp_path, FACTS, build)
+    assert (first.cached, second.cached, build.builds) == (False, True, 1)
+    assert first.seconds == second.seconds == 3.5
+    assert first.folder == second.folder
+    sidecar = json.loads((first.folder / "engine.json").read_text())
+    assert sidecar["facts"] == FACTS
+    assert list(sidecar["files"]) == ["model.blob"]
+
+
+@pytest.mark.parametrize("key", FACTS)
+def test_another_fact_is_another_engine(tmp_path: Path, key: str) -> None:
+    assert engine_key(FACTS) != engine_key({**FACTS, key: "other"})
+    assert engine_key(FACTS) == engine_key(dict(reversed(FACTS.items())))
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "no sidecar", "half a sidecar", "a list", "other facts"])
+def test_a_damaged_engine_is_built_again(tmp_path: Path, damage: str) -> None:
+    build = Builder()
+    folder = cached_build(tmp_path, FACTS, build).folder
+    blob, sidecar = folder / "model.blob", folder / "engine.json"
+    if damage == "altered":
+        blob.write_bytes(b"enginf")
+    elif damage == "missing":
+        blob.unlink()
+    elif damage == "no sidecar":
+        sidecar.unlink()
+    elif damage == "half a sidecar":
+        sidecar.write_bytes(sidecar.read_bytes()[:40])
+    elif damage == "a list":
+        sidecar.write_text("[]")
+    else:
+        sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "facts": {}}))
+    assert not cached_build(tmp_path, FACTS, build).cached
+    assert build.builds == 2
+    assert blob.read_bytes() == b"engine"
+
+
+def test_a_build_that_fails_leaves_nothing_that_would_be_used(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "model.blob").write_bytes(b"half")
+        raise DeviceError("out of memory")
+
+    with pytest.raises(DeviceError, match="out of memory"):
+        cached_build(tmp_path, FACTS, fail)
+    build = Builder()
+    assert not cached_build(tmp_path, FACTS, build).cached
+    assert build.builds == 1
+
+
+def test_two_at_once_build_one_engine(tmp_path: Path) -> None:
+    build, inside = Builder(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        inside.set()
+        time.sleep(0.2)
+        build(folder)
+
+    other = threading.Thread(target=cached_build, args=(tmp_path, FACTS, slow))
+    other.start()
+    inside.wait(10)
+    assert cached_build(tmp_path, FACTS, slow).cached
+    other.join()
+    assert build.builds == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="a part of the path is a file"):
+        cached_build(tmp_path / "file", FACTS, Builder())
+
+
+def test_the_default_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if os.name == "posix" and os.uname().sysname == "Linux":
+        assert default_cache() == tmp_path / "edgemim" / "engines"
+    assert default_cache().name == "engines"

@@ -1,0 +1,248 @@
+"""`edgemim.runtime.check`: the whole flow on a backend of our own, without any vendor package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgemim.artifact import load_artifact
+from edgemim.errors import ArtifactError, ConfigError, DeviceError, MissingDependencyError, OutputError
+from edgemim.runtime.check import check_bundle
+from edgemim.runtime.report import read_report
+
+pytestmark = pytest.mark.usefixtures("quick", "no_vendor")
+
+
+@pytest.fixture
+def check(world: SimpleNamespace):
+    """Check a bundle on the fake backend with the given faults."""
+
+    def run(
+        path: Path,
+        *,
+        faults: dict[str, str] | None = None,
+        slower_s: dict[str, float] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        plain = {"backends": [world.Fake(faults, slower_s)], "seconds": 0, "runs": 64}
+        return check_bundle(path, world.tmp / "report", **{**plain, **options})
+
+    return run
+
+
+def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in report["candidates"]}
+
+
+def test_a_sound_bundle_passes_and_its_report_is_on_disk(world: SimpleNamespace, check) -> None:
+    path = world.bundle(gates={"top1.max_drop": 0.2, "agreement.min": 0.8})
+    report = check(path)
+    assert report["passed"]
+    assert report == read_report(world.tmp / "report")
+    assert report["reference"] == "fp32 on fake"
+    assert report["preprocessing"] == {"exact": True, "max_abs": 0.0}
+    assert report["bundle"]["fingerprint"] == load_artifact(path).fingerprint
+    full = by_name(report)["fp32"]
+    assert full["accuracy"]["top1"] == full["accuracy"]["agreement"] == full["accuracy"]["cosine"] == 1.0
+    assert full["golden"]["max_abs"] < 1e-5
+    assert full["speed"]["ratio"] == 1.0
+    assert [gate["name"] for gate in full["gates"]] == ["top1.max_drop", "agreement.min"]
+
+
+def test_the_samples_on_disk_give_the_reports_numbers(world: SimpleNamespace, check) -> None:
+    row = by_name(check(world.bundle(evaluation=None)))["int8-nncf"]
+    with np.load(world.tmp / "report/samples.npz", allow_pickle=False) as samples:
+        assert set(samples) == {f"{n}@fake.{k}" for n in ("fp32", "int8-nncf") for k in ("ns", "round")}
+        times = samples["int8-nncf@fake.ns"]
+    assert row["latency"]["n"] == len(times) >= 64
+    assert row["latency"]["p50_ms"] == np.percentile(times, 50, method="inverted_cdf") / 1e6
+
+
+def test_top1_is_that_of_the_images_prepared_on_this_device(world: SimpleNamespace, check) -> None:
+    # Labels are what fp32 answers; three of twenty are moved to the next class.
+    images = [(data, (label + (i < 3)) % 5) for i, (data, label) in enumerate(world.labelled(20))]
+    row = by_name(check(world.bundle(evaluation=images)))["fp32"]
+    assert row["accuracy"]["top1"] == pytest.approx(17 / 20)
+    assert row["accuracy"]["agreement"] == 1.0
+
+
+def test_the_slower_candidate_loses_and_the_verdict_says_so(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(), slower_s={"int8-nncf": 0.002})
+    assert (report["chosen"], report["chosen_backend"]) == ("fp32", "fake")
+    assert "int8-nncf on fake is" in report["verdict"]
+    assert "x slower than fp32 on fake: ship fp32 on fake" in report["verdict"]
+
+
+def test_the_faster_candidate_wins_only_if_it_keeps_the_gates(world: SimpleNamespace, check) -> None:
+    path = world.bundle()
+    report = check(path, slower_s={"fp32": 0.002})
+    assert report["chosen"] == "int8-nncf"
+    strict = check(path, slower_s={"fp32": 0.002}, gates={"cosine.min": 1.0}, overwrite=True)
+    assert strict["chosen"] == "fp32"
+    assert "cosine.min is" in strict["verdict"]
+    assert strict["gates"] == {"cosine.min": {"limit": 1.0, "from": "caller"}}
+
+
+@pytest.mark.parametrize("name", ["fp32", "int8-nncf"])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("wrong", "golden"),
+        ("nan", "not finite"),
+        ("compile", "cannot compile the model: unknown operator"),
+        ("run", "cannot run the model: out of memory"),
+        ("name", "returned ['scores'], not 'logits'"),
+    ],
+)
+def test_a_broken_candidate_drops_out_before_it_is_timed(
+    world: SimpleNamespace, check, name: str, fault: str, reason: str
+) -> None:
+    report = check(world.bundle(), faults={name: fault})
+    rows = by_name(report)
+    other = "int8-nncf" if name == "fp32" else "fp32"
+    assert reason in rows[name]["disqualified"]
+    assert (rows[name]["latency"], rows[name]["accuracy"], rows[name]["passed"]) == (None, None, False)
+    assert report["chosen"] == other
+    assert report["reference"] == ("fp32 on fake" if other == "fp32" else None)
+
+
+def test_a_reference_that_is_disqualified_makes_gates_on_agreement_missed(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(gates={"agreement.min": 0.5, "top1.max_drop": 0.5}), faults={"fp32": "wrong"})
+    gates = by_name(report)["int8-nncf"]["gates"]
+    assert [gate["passed"] for gate in gates] == [False, False]
+    assert all(gate["reason"] == "no fp32 candidate could serve as the reference" for gate in gates)
+    assert not report["passed"]
+    assert any("nothing is compared with fp32" in caveat for caveat in report["caveats"])
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "gate", "reason"),
+    [
+        (None, "top1.min", "the bundle has no evaluation images"),
+        (None, "cosine.min", "the bundle has no evaluation images"),
+        ("unlabelled", "top1.max_drop", "the evaluation images have no labels"),
+        ("unlabelled", "p99_ms", "64 runs, 662 are needed"),
+    ],
+)
+def test_a_gate_that_cannot_be_measured_is_missed_with_the_reason(
+    world: SimpleNamespace, check, evaluation: str | None, gate: str, reason: str
+) -> None:
+    images = [(data, None) for data, _ in world.labelled(3)] if evaluation else None
+    report = check(world.bundle(evaluation=images), gates={gate: 0.5})
+    assert not report["passed"]
+    assert [row["gates"][0]["reason"] for row in report["candidates"]] == [reason, reason]
+    assert f"{gate} could not be measured: {reason}" in report["verdict"]
+
+
+def test_a_candidate_that_was_not_asked_for_is_still_the_reference(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(), candidates=["int8-nncf"])
+    rows = by_name(report)
+    assert rows["fp32"]["reference_only"]
+    assert rows["fp32"]["latency"] is None
+    assert report["reference"] == "fp32 on fake"
+    assert rows["int8-nncf"]["accuracy"]["agreement"] is not None
+    assert report["chosen"] == "int8-nncf"
+
+
+def test_sessions_are_closed_even_when_the_device_fails(world: SimpleNamespace) -> None:
+    fake = world.Fake({"fp32": "run", "int8-nncf": "run"})
+    with pytest.raises(DeviceError, match=r"fp32 on fake: fake cannot run the model: out of memory; int8-nncf"):
+        check_bundle(world.bundle(), world.tmp / "report", backends=[fake], seconds=0, runs=1)
+    assert [session.closed for session in fake.sessions] == [True, True]
+    assert not (world.tmp / "report").exists()
+
+
+def test_golden_inputs_that_this_device_prepares_differently_stop_the_check(world: SimpleNamespace, check) -> None:
+    def other_mean(content: dict[str, Any]) -> None:
+        content["preprocess"]["mean"] = [0.4, 0.4, 0.4]
+
+    with pytest.raises(DeviceError, match="normalises the golden pixels differently by"):
+        check(world.bundle(change=other_mean))
+
+
+def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
+    seen: list[tuple[int, int]] = []
+    check(world.bundle(), progress=lambda done, total: seen.append((done, total)))
+    # two trials, twenty images, two rounds of two
+    assert [done for done, _ in seen[:-1]] == list(range(1, 27))
+    assert seen[-1] == (26, 26)
+
+
+def test_a_bundle_for_another_target_is_a_caveat(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(target="jetson", evaluation=None))
+    assert any("fake is no backend of target 'jetson'" in caveat for caveat in report["caveats"])
+
+
+def test_the_report_names_the_threads_that_were_asked_for(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(evaluation=None), threads=3)
+    assert report["protocol"]["threads"] == 3
+    assert by_name(report)["fp32"]["options"]["threads"] == 3
+
+
+def test_an_existing_output_folder_is_refused_before_anything_runs(world: SimpleNamespace) -> None:
+    fake = world.Fake()
+    (world.tmp / "report").mkdir()
+    (world.tmp / "report/mine.txt").write_text("keep")
+    with pytest.raises(OutputError, match="exists"):
+        check_bundle(world.bundle(), world.tmp / "report", backends=[fake])
+    assert fake.sessions == []
+
+
+def test_a_report_is_not_a_bundle(world: SimpleNamespace, check) -> None:
+    check(world.bundle(evaluation=None))
+    with pytest.raises(ArtifactError, match="report is a report; here a bundle is needed"):
+        check_bundle(world.tmp / "report", world.tmp / "other")
+
+
+def test_an_altered_report_is_refused(world: SimpleNamespace, check) -> None:
+    check(world.bundle(evaluation=None))
+    file = world.tmp / "report/report.json"
+    file.write_text(file.read_text().replace('"passed": true', '"passed": trye', 1))
+    with pytest.raises(ArtifactError, match=r"report\.json was altered"):
+        read_report(world.tmp / "report")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"runs": 0}, "must be at least 1"),
+        ({"gates": {"p99": 1}}, "unknown gate 'p99'; did you mean 'p99_ms'"),
+        ({"candidates": ["int8"]}, "no candidate 'int8'; did you mean 'int8-nncf'"),
+        ({"backends": ["tensorflow"]}, "unknown backend 'tensorflow'"),
+    ],
+)
+def test_bad_settings_are_refused_and_nothing_is_written(
+    world: SimpleNamespace, check, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(world.bundle(evaluation=None), **options)
+    assert not (world.tmp / "report").exists()
+
+
+def test_a_backend_that_is_not_installed_names_the_extra(world: SimpleNamespace, check) -> None:
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgemim\[onnxruntime\]'"):
+        check(world.bundle(evaluation=None), backends=["onnxruntime"])
+
+
+def test_the_report_has_no_number_that_json_does_not_know(world: SimpleNamespace, check) -> None:
+    check(world.bundle(), faults={"int8-nncf": "nan"})
+    text = (world.tmp / "report/report.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the report"))
+
+
+def test_the_page_puts_the_verdict_first_and_lists_every_candidate(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(gates={"p50_ms": 1000}), faults={"int8-nncf": "wrong"})
+    lines = (world.tmp / "report/report.md").read_text().splitlines()
+    assert lines[0].startswith("# linear on ")
+    assert lines[0].endswith(": passed")
+    assert report["verdict"][1:] in lines[2]
+    assert any(line.startswith("| fp32 | fake |") and line.endswith("| passes |") for line in lines)
+    assert any(line.startswith("| int8-nncf | fake | - |") and "disqualified: " in line for line in lines)
+    assert any("| p50_ms | 1000 |" in line and "| kept | bundle |" in line for line in lines)
+    assert any(line.startswith("| python | ") for line in lines)

@@ -1,0 +1,94 @@
+"""`edgemim.runtime.device`: files of known machines in, facts out; nothing readable gives None."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgemim.runtime.device import cpu_identity, describe_device
+
+XEON = """processor\t: 0
+model name\t: Intel(R) Xeon(R) Platinum 8481C
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_bf16 amx_int8 hypervisor
+"""
+ORIN = """processor\t: 0
+BogoMIPS\t: 62.50
+Features\t: fp asimd evtstrm asimddp asimdhp
+CPU implementer\t: 0x41
+"""
+TEGRA = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_a_server_with_hyperthreads(tmp_path: Path) -> None:
+    cpu = "sys/devices/system/cpu/cpu{}"
+    files = {"proc/cpuinfo": XEON, "proc/meminfo": "MemTotal: 2048000 kB\nMemAvailable: 1024000 kB\n"}
+    for number, siblings, mhz in [(0, "0,2", 2000), (1, "1,3", 3000), (2, "0,2", 2000), (3, "1,3", 3000)]:
+        files[f"{cpu.format(number)}/topology/thread_siblings_list"] = f"{siblings}\n"
+        files[f"{cpu.format(number)}/cpufreq/scaling_governor"] = "powersave\n"
+        files[f"{cpu.format(number)}/cpufreq/scaling_cur_freq"] = f"{mhz * 1000}\n"
+        files[f"{cpu.format(number)}/cpufreq/cpuinfo_max_freq"] = "3500000\n"
+    files["etc/os-release"] = 'NAME="x"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n'
+    files["proc/loadavg"] = "0.52 0.40 0.30 1/200 4242\n"
+    device = describe_device(write(tmp_path, files))
+    assert device.cpu == "Intel(R) Xeon(R) Platinum 8481C"
+    assert device.isa == ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8")
+    assert (device.virtual, device.int8_is_fast) == (True, True)
+    assert (device.cores, device.threads, device.default_threads) == (2, 4, 2)
+    assert (device.governor, device.frequency_mhz, device.max_frequency_mhz) == ("powersave", 2500.0, 3500.0)
+    assert (device.memory_mib, device.memory_available_mib, device.load) == (2000.0, 1000.0, 0.52)
+    assert device.system == "Debian GNU/Linux 12 (bookworm)"
+    assert device.l4t is None
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_a_jetson(tmp_path: Path) -> None:
+    board = "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0"
+    files = {"proc/cpuinfo": ORIN, "proc/device-tree/model": board, "etc/nv_tegra_release": TEGRA}
+    device = describe_device(write(tmp_path, files))
+    assert device.board == board[:-1]
+    assert device.l4t == "36.4.3"
+    assert device.isa == ("asimd", "asimddp")
+    assert (device.cpu, device.virtual, device.int8_is_fast) == (None, False, True)
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("max 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("", 4)])
+@pytest.mark.usefixtures("four_cpus")
+def test_a_containers_quota_limits_the_threads(tmp_path: Path, limit: str, threads: int) -> None:
+    assert describe_device(write(tmp_path, {"sys/fs/cgroup/cpu.max": limit})).default_threads == threads
+
+
+def test_nothing_readable_is_none_and_no_error(tmp_path: Path) -> None:
+    device = describe_device(tmp_path)
+    unknown = (device.board, device.cpu, device.isa, device.cores, device.governor, device.memory_mib, device.load)
+    assert unknown == (None,) * 7
+    assert device.int8_is_fast is None
+    assert device.default_threads == device.threads >= 1
+    assert cpu_identity(tmp_path)["cpu"] == "unknown"
+
+
+def test_a_cpu_without_vnni_is_known_to_be_slow_at_int8(tmp_path: Path) -> None:
+    root = write(tmp_path, {"proc/cpuinfo": "model name : Old\nflags : avx2 sse2\n"})
+    assert describe_device(root).int8_is_fast is False
+    assert cpu_identity(root)["isa"] == ["avx2"]
+
+
+def test_this_machine_goes_into_json() -> None:
+    values = describe_device().to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["packages"]["numpy"] is not None

@@ -1,0 +1,167 @@
+"""`edgemim.runtime.latency`: order of the runs, numbers of runs, and the statistics, on a clock of our own."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from edgemim.errors import ConfigError
+from edgemim.runtime.latency import (
+    LEAST_RUNS,
+    LatencyProtocol,
+    Samples,
+    latency_ratio,
+    measure_latency,
+    percentile,
+    summarise,
+)
+
+
+class Clock:
+    """Nanoseconds that pass only while a call runs."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.ran: list[str] = []
+
+    def __call__(self) -> int:
+        return self.now
+
+    def call(self, name: str, ms: float):
+        def run() -> None:
+            self.ran.append(name)
+            self.now += int(ms * 1e6)
+
+        return run
+
+
+def protocol(**changes: float) -> LatencyProtocol:
+    plain = {"runs": 4, "seconds": 0, "rounds": 2, "warmup_runs": 1, "warmup_s": 0, "settle_runs": 1}
+    return LatencyProtocol(**{**plain, "settle_s": 0, **changes})  # type: ignore[arg-type]
+
+
+def samples(*rounds: list[float]) -> Samples:
+    values = [ms for round_ in rounds for ms in round_]
+    indices = [i for i, round_ in enumerate(rounds) for _ in round_]
+    return Samples(
+        nanoseconds=(np.array(values) * 1e6).astype(np.int64),
+        rounds=np.array(indices, dtype=np.int32),
+        warmup_runs=1,
+    )
+
+
+def test_sessions_take_turns_and_each_turn_starts_with_untimed_runs() -> None:
+    clock = Clock()
+    measured = measure_latency({"a": clock.call("a", 1), "b": clock.call("b", 2)}, protocol(), clock=clock)
+    # warm-up a b, then per round one settling and two timed runs of each.
+    assert "".join(clock.ran) == "ab" + "aaabbb" * 2
+    assert measured["a"].nanoseconds.tolist() == [1_000_000] * 4
+    assert measured["b"].nanoseconds.tolist() == [2_000_000] * 4
+    assert measured["b"].rounds.tolist() == [0, 0, 1, 1]
+
+
+def test_runs_and_seconds_are_both_least_amounts() -> None:
+    clock = Clock()
+    calls = {"fast": clock.call("f", 1), "slow": clock.call("s", 300)}
+    measured = measure_latency(calls, protocol(runs=10, seconds=0.5), clock=clock)
+    assert len(measured["fast"].nanoseconds) == 500
+    assert len(measured["slow"].nanoseconds) == 10
+
+
+def test_warm_up_lasts_for_both_its_runs_and_its_seconds() -> None:
+    clock = Clock()
+    calls = {"fast": clock.call("f", 1), "slow": clock.call("s", 100)}
+    measured = measure_latency(calls, protocol(warmup_runs=5, warmup_s=0.02), clock=clock)
+    assert measured["fast"].warmup_runs == 20
+    assert measured["slow"].warmup_runs == 5
+
+
+def test_every_round_has_a_run_even_when_one_run_takes_longer_than_the_rounds_share() -> None:
+    clock = Clock()
+    measured = measure_latency({"slow": clock.call("s", 2000)}, protocol(runs=1, rounds=4, seconds=1), clock=clock)
+    assert measured["slow"].rounds.tolist() == [0, 1, 2, 3]
+
+
+def test_progress_counts_turns() -> None:
+    clock, seen = Clock(), []
+    calls = {"a": clock.call("a", 1), "b": clock.call("b", 1)}
+    measure_latency(calls, protocol(), clock=clock, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_garbage_collector_is_off_while_measuring_and_back_on_after_a_failure() -> None:
+    states = []
+
+    def fail_when_timed() -> None:
+        states.append(gc.isenabled())
+        if not gc.isenabled():
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        measure_latency({"a": fail_when_timed}, protocol())
+    assert states == [True, False]
+    assert gc.isenabled()
+
+
+def test_worked_example_of_a_summary() -> None:
+    # 1 2 3 4 | 5 6 7 10: mean 38 / 8; 50 % of 8 is the 4th smallest; medians of rounds 2 and 6.
+    latency = summarise(samples([1, 2, 3, 4], [5, 6, 7, 10]))
+    assert (latency.n, latency.mean_ms, latency.p50_ms, latency.max_ms) == (8, 4.75, 4.0, 10.0)
+    assert latency.cv == pytest.approx(np.std([1, 2, 3, 4, 5, 6, 7, 10]) / 4.75)
+    assert latency.spread == pytest.approx((6 - 2) / 4)
+    assert latency.stable is False
+
+
+@pytest.mark.parametrize(
+    ("n", "p90", "p99"), [(63, False, False), (64, True, False), (661, True, False), (662, True, True)]
+)
+def test_a_tail_is_stated_only_with_enough_runs(n: int, p90: bool, p99: bool) -> None:
+    latency = summarise(samples([1.0] * n))
+    assert (latency.p90_ms is not None, latency.p99_ms is not None) == (p90, p99)
+
+
+def test_one_round_says_nothing_about_stability() -> None:
+    assert summarise(samples([1, 2, 3])).stable is None
+
+
+def test_equal_rounds_are_stable_whatever_their_tail() -> None:
+    assert summarise(samples([1, 1, 1, 50], [1, 1, 1, 80])).stable is True
+
+
+@pytest.mark.parametrize("p", [1, 25, 50, 90, 99, 100])
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 99, 100, 101, 662, 1000])
+def test_percentile_is_numpys_inverted_cdf(p: float, n: int) -> None:
+    values = np.random.default_rng(n).exponential(size=n)
+    assert percentile(values, p) == np.percentile(values, p, method="inverted_cdf")
+
+
+@pytest.mark.parametrize(("p", "n", "rank"), [(7, 100, 7), (99.9, 1000, 999), (29, 100, 29), (50, 5, 3)])
+def test_percentile_is_not_off_by_one_where_binary_fractions_are(p: float, n: int, rank: int) -> None:
+    assert percentile(np.arange(1, n + 1), p) == rank
+
+
+@pytest.mark.parametrize("p", [50, 90, 99])
+def test_percentile_is_the_smallest_sample_that_covers_its_share(p: int) -> None:
+    values = np.random.default_rng(3).integers(0, 50, 137)
+    covered = [v for v in np.unique(values) if (values <= v).sum() * 100 >= p * 137]
+    assert percentile(values, p) == covered[0]
+
+
+@pytest.mark.parametrize(("p", "least"), LEAST_RUNS.items())
+def test_the_least_number_of_runs_is_scipys_binomial_bound(p: int, least: int) -> None:
+    binom = pytest.importorskip("scipy.stats", reason="needs scipy").binom
+    assert binom.cdf(1, least, 1 - p / 100) <= 0.01 < binom.cdf(1, least - 1, 1 - p / 100)
+
+
+def test_worked_example_of_a_ratio() -> None:
+    # Medians of the rounds: 2, 4, 9 over 1, 4, 3.
+    ratio = latency_ratio(samples([2], [4], [9]), samples([1], [4], [3]))
+    assert (ratio.low, ratio.median, ratio.high) == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("wrong", [{"runs": 0}, {"rounds": 0}, {"seconds": -1.0}, {"seconds": float("nan")}])
+def test_a_protocol_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be|are finite"):
+        LatencyProtocol(**wrong)  # type: ignore[arg-type]
