@@ -39,9 +39,7 @@ DECODED_PER_ROUND = 5000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.path.relpath(CIFAR10) if CIFAR10.exists() else "digits")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "data_cache.json")
     arguments = parser.parse_args()
@@ -128,9 +126,7 @@ def rows(rates: dict[str, list[float]]) -> list[dict[str, object]]:
 def environment() -> dict[str, object]:
     """Device, versions and commit."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = next(
-        (line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), ""
-    )
+    models = [line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -21,7 +21,8 @@ import torch
 
 from edgemim.artifact import Artifact, Draft, create_artifact, load_artifact, refuse_existing
 from edgemim.errors import ConfigError
-from edgemim.export.parity import Parity, check_parity
+from edgemim.export.locate import first_difference
+from edgemim.export.parity import TOLERANCE, Parity, check_parity
 from edgemim.export.passes import apply_passes
 from edgemim.export.passes.lower_opset import OPSET
 from edgemim.export.structure import check_structure
@@ -72,7 +73,8 @@ def export_checkpoint(
 
     Raises:
         ConfigError: The golden images do not fit the model, or the model has no single vector per image.
-        EdgemimError: The backbone cannot be exported, or the ONNX model does not compute what torch computes.
+        EdgemimError: The backbone cannot be exported, or the ONNX model does not compute what torch computes;
+            then the message names the first module that differs, where one can be found.
         OutputError: `out` exists, or cannot be written.
         MissingDependencyError: onnxruntime is not installed.
     """
@@ -82,7 +84,13 @@ def export_checkpoint(
     outputs = _torch_outputs(checkpoint, inputs)
     graph = export_graph(checkpoint, batch_size=batch_size)
     serialized = ir.to_proto(graph).SerializeToString(deterministic=True)
-    parity = check_parity(serialized, inputs, outputs)
+    batch = np.resize(inputs, (batch_size, *inputs.shape[1:]))
+    parity = check_parity(
+        serialized,
+        inputs,
+        outputs,
+        explain=lambda: first_difference(checkpoint.model, graph, batch, tolerance=TOLERANCE),
+    )
     with create_artifact(out, "onnx", overwrite=overwrite) as draft:
         draft.path(FP32_FILE).write_bytes(serialized)
         for name, array in (("inputs", inputs), ("pixels", pixels), ("outputs", outputs)):

@@ -7,6 +7,7 @@ agree to about 1e-6 and 1e-4 leaves room for deep networks.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,20 @@ def run_onnx(model: Path | bytes, images: Floats) -> Floats:
     return np.concatenate(outputs)
 
 
+def run_all_outputs(model: Path | bytes, images: Floats) -> list[Floats]:
+    """Every output of the model for exactly one batch, float32 [B, 3, H, W]."""
+    session = _session(model)
+    outputs: list[Floats] = session.run(None, {session.get_inputs()[0].name: images})
+    return outputs
+
+
 def check_parity(
-    model: Path | bytes, images: Floats, expected: Floats, *, tolerance: float = TOLERANCE
+    model: Path | bytes,
+    images: Floats,
+    expected: Floats,
+    *,
+    tolerance: float = TOLERANCE,
+    explain: Callable[[], str] | None = None,
 ) -> Parity:
     """Compare ONNX Runtime with the outputs of torch.
 
@@ -66,6 +79,7 @@ def check_parity(
         expected: Outputs of torch for these images, float32 [G, K].
         tolerance: Largest accepted absolute difference of outputs within [-1, 1]; it grows with the
             largest output.
+        explain: Called when the check fails; returns a clause for the message: where to look.
 
     Raises:
         EdgemimError: The difference is larger, or the shapes differ, or an output is not finite.
@@ -79,7 +93,8 @@ def check_parity(
     difference = np.abs(found.astype(np.float64) - expected)
     # Written so that a NaN fails.
     if not bool((difference <= limit).all()):
-        raise EdgemimError(_describe(difference, found, expected, limit))
+        details = _describe(difference, found, expected, limit)
+        raise EdgemimError(details if explain is None else f"{details}; {explain()}")
     return Parity(max_abs=float(difference.max(initial=0.0)), tolerance=limit)
 
 

@@ -31,7 +31,7 @@ def read_fp32(artifact: Artifact) -> onnx.ModelProto:
     """
     files = [flavour["file"] for flavour in artifact.content.get("flavours", []) if flavour["name"] == "fp32"]
     if artifact.kind != "onnx" or not files:
-        raise ArtifactError(f"{artifact.path} has no fp32 ONNX; run: edgemim export CHECKPOINT")
+        raise ArtifactError(f"{artifact.path} has no fp32 model; run: edgemim export CHECKPOINT")
     batch = artifact.content["input"]["shape"][0]
     if batch != 1:
         raise ConfigError(f"quantizing takes batch 1; {artifact.path} has {batch}: export it again")
@@ -46,7 +46,7 @@ def check_preprocess(artifact: Artifact, batches: Calibration) -> None:
     """
     if batches.preprocess.to_dict() != artifact.content["preprocess"]:
         raise ConfigError(
-            f"the calibration's preprocessing is not the model's; make it with the contract of {artifact.path}"
+            f"the calibration's preprocessing is not the model's; use the contract of {artifact.path}"
         )
 
 

@@ -81,7 +81,7 @@ def _installed(bundle: Bundle) -> tuple[list[Backend], dict[str, str]]:
         built = "its engines are built on the device itself, and " if target.builds_on_device else ""
         raise ConfigError(
             f"target {target.name!r} runs through {' or '.join(target.backends)}: {built}this version of "
-            f"edgemim has no such backend yet; to try its ONNX files here, name one of {', '.join(known)}"
+            f"edgemim has no such backend yet; to try its ONNX files here, pass --backend {' or '.join(known)}"
         )
     reasons = {backend.name: backend.available() for backend in served}
     usable = [backend for backend in served if reasons[backend.name] is None]

@@ -19,9 +19,13 @@ def label(row: Row) -> str:
 
 
 def choose(rows: Sequence[Row]) -> Row | None:
-    """The passing row with the smallest p50."""
+    """The passing row with the smallest p50, but fp32 where nothing is clearly faster than it."""
     passing = [row for row in rows if row["passed"]]
-    return min(passing, key=lambda row: row["latency"]["p50_ms"], default=None)
+    fastest = min(passing, key=lambda row: row["latency"]["p50_ms"], default=None)
+    if fastest is None or fastest["precision"] == "fp32" or fastest["speed"] is None:
+        return fastest
+    full = next((row for row in passing if label(row) == fastest["speed"]["versus"]), None)
+    return full if full is not None and _unclear(fastest["speed"]) else fastest
 
 
 def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
@@ -63,10 +67,14 @@ def _spare(row: Row) -> bool:
 def _speed(row: Row) -> str:
     speed = row["speed"]
     ratio = speed["ratio"]
-    unclear = speed["low"] <= 1 <= speed["high"] or abs(ratio - 1) < _NOTICEABLE
-    if unclear:
+    if _unclear(speed):
         return "about as fast as"
     return f"{ratio:.1f}x slower than" if ratio > 1 else f"{1 / ratio:.1f}x faster than"
+
+
+def _unclear(speed: Mapping[str, float]) -> bool:
+    """Whether the difference is too small to notice, or not there in every round."""
+    return speed["low"] <= 1 <= speed["high"] or abs(speed["ratio"] - 1) < _NOTICEABLE
 
 
 def _passes(row: Row) -> str:

@@ -27,7 +27,7 @@ def distill(
         str | None, typer.Option("--student", help="timm backbone of the student.", metavar="NAME")
     ] = None,
     method: Annotated[
-        Optional[str], typer.Option("--method", help="edgemim list methods; default: dmae.", metavar="NAME")
+        str | None, typer.Option("--method", help="edgemim list methods; default: dmae.", metavar="NAME")
     ] = None,
     recipe: o.Recipe = None,
     epochs: o.Epochs = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ def pretrain(
     data: o.Data = None,
     backbone: o.Backbone = None,
     method: Annotated[
-        Optional[str], typer.Option("--method", help="edgemim list methods; default: mae.", metavar="NAME")
+        str | None, typer.Option("--method", help="edgemim list methods; default: mae.", metavar="NAME")
     ] = None,
     recipe: o.Recipe = None,
     epochs: o.Epochs = None,

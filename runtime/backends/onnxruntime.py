@@ -46,7 +46,7 @@ class OnnxRuntimeBackend(Backend):
         self,
         bundle: Bundle,
         candidate: Candidate,
-        cache: Path,  # noqa: ARG002
+        cache: Path,
         threads: int,
     ) -> Engine:
         require(self)

@@ -122,9 +122,7 @@ def test_a_changed_image_is_decoded_anew(fill, encode, tmp_path):
         lambda f: (f / "shapes.npy").write_bytes((f / "shapes.npy").read_bytes()[:-1] + b"\1"),
         lambda f: (f / "index.json").write_text("{"),
         lambda f: (f / "index.json").write_text("[]"),
-        lambda f: (f / "index.json").write_text(
-            (f / "index.json").read_text().replace('sha256": "', 'sha256": "0')
-        ),
+        lambda f: (f / "index.json").write_text((f / "index.json").read_text().replace('sha256": "', 'sha256": "0')),
     ],
     ids=["cut", "no pixels", "cut shapes", "other shapes", "no json", "other json", "other hash"],
 )

@@ -165,6 +165,16 @@ def test_golden_inputs_that_this_device_prepares_differently_stop_the_check(worl
         check(world.bundle(change=other_mean))
 
 
+def test_a_last_bit_of_difference_in_preprocessing_is_a_caveat(world: SimpleNamespace, check) -> None:
+    def nudged(content: dict[str, Any]) -> None:
+        content["preprocess"]["mean"][0] += 1e-6
+
+    report = check(world.bundle(change=nudged))
+    assert report["preprocessing"]["exact"] is False
+    assert 0 < report["preprocessing"]["max_abs"] < 1e-4
+    assert report["caveats"][0].startswith("this device normalises the golden pixels differently, by up to")
+
+
 def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
     seen: list[tuple[int, int]] = []
     check(world.bundle(), progress=lambda done, total: seen.append((done, total)))

@@ -163,5 +163,5 @@ def test_worked_example_of_a_ratio() -> None:
 
 @pytest.mark.parametrize("wrong", [{"runs": 0}, {"rounds": 0}, {"seconds": -1.0}, {"seconds": float("nan")}])
 def test_a_protocol_out_of_range_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="must be|are finite"):
+    with pytest.raises(ConfigError, match=r"must be|are finite"):
         LatencyProtocol(**wrong)  # type: ignore[arg-type]

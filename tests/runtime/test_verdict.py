@@ -36,8 +36,21 @@ def say(*rows: dict[str, Any]) -> str:
 
 
 def test_the_fastest_row_that_passes_is_chosen() -> None:
-    rows = [row("fp32", 3.0), row("int8-a", 1.0, **missed("x")), row("int8-b", 2.0)]
+    rows = [row("fp32", 3.0), row("int8-a", 1.0, 0.33, **missed("x")), row("int8-b", 2.0, 0.67)]
     assert choose(rows) is rows[2]
+
+
+def test_fp32_is_chosen_where_int8_is_not_clearly_faster() -> None:
+    rows = [row("int8-nncf", 2.9, 0.97), row("fp32", 3.0)]
+    assert choose(rows) is rows[1]
+    assert say(*rows) == (
+        "on this CPU, int8-nncf on openvino is about as fast as fp32 on openvino: ship fp32 on openvino (p50 3 ms)"
+    )
+
+
+def test_int8_is_chosen_where_fp32_is_as_fast_but_misses_a_gate() -> None:
+    rows = [row("int8-nncf", 2.9, 0.97), row("fp32", 3.0, **missed("size_mb is 22, limit 10"))]
+    assert choose(rows) is rows[0]
 
 
 def test_nothing_is_chosen_when_nothing_passes() -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgemim.data.sources._base import SPLIT_NAMES
 from edgemim.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -48,14 +49,42 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def shards_in(folder: Path) -> str | None:
-    """`.parquet` or `.tar` if that is what a folder holds, else None; never lists a folder full of images.
+    """`.parquet` or `.tar` if a folder holds such files at any depth, else None.
 
-    Shards in the folder itself count even among images (a data set's card has pictures too); in each folder
-    below, the first image or shard decides.
+    In the folder itself they count even beside images (a data set's card has pictures too); a folder below
+    that has images of its own is a folder of images, whatever archive lies in it.
     """
-    names = [name for name in os.listdir(folder) if (folder / name).is_file()]
-    here = [s for s in SHARD_SUFFIXES if any(name.endswith(s) and name[0] != "." for name in names)]
-    return here[0] if here else next(_first_shards(folder), None)
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if root != str(folder) and any(map(is_image_name, names)):
+            continue
+        for suffix in SHARD_SUFFIXES:
+            if any(name.endswith(suffix) and not name.startswith(".") for name in names):
+                return suffix
+    return None
+
+
+def is_imagefolder(folder: Path) -> bool:
+    """Whether a folder looks like classes: split folders with class folders, or two class folders or more.
+
+    One subfolder with images is no class, and neither is a subfolder beside images.
+    """
+    if class_split_folders(folder):
+        return True
+    if has_own_images(folder):
+        return False
+    with_images = [f for f in subfolders(folder) if f.name.lower() not in SPLIT_NAMES and has_images(f)]
+    return len(with_images) >= 2
+
+
+def class_split_folders(folder: Path) -> dict[str, Path]:
+    """Split name to its folder, for folders named like a split that hold class folders and no images."""
+    found = {}
+    for sub in subfolders(folder):
+        split = SPLIT_NAMES.get(sub.name.lower())
+        if split and not has_own_images(sub) and any(map(has_images, subfolders(sub))):
+            found[split] = sub
+    return found
 
 
 def existing_folder(spec: str) -> Path:
@@ -92,6 +121,8 @@ def find_shards(spec: str, suffix: str) -> tuple[list[Path], Path]:
     if missing:
         raise DataError(f"{missing[0]} does not exist" if len(patterns) > 1 else f"{spec} matches no file")
     shards = [Path(f).absolute() for files in found.values() for f in files if os.path.isfile(f)]
+    if not shards:
+        raise DataError(f"{spec} matches folders only; give one of them, or a pattern for {suffix} files")
     # The fixed part of a glob is where the user says the data is; only what it matched may name a split.
     fixed = os.path.dirname(re.split(r"[*?[{]", str(path))[0])
     return shards, Path(fixed).absolute()
@@ -110,28 +141,6 @@ def expand_braces(pattern: str) -> list[str]:
         words = match[1].split(",")
     before, after = pattern[: match.start()], pattern[match.end() :]
     return [name for word in words for name in expand_braces(before + word + after)]
-
-
-def _first_shards(folder: Path) -> Iterator[str]:
-    """Suffix of each shard that comes first in its folder; a folder with an image first is passed over."""
-    for sub in subfolders(folder):
-        if sub.is_symlink():
-            continue
-        first = _first_data_suffix(sub)
-        if first in SHARD_SUFFIXES:
-            yield first
-        elif first is None:
-            yield from _first_shards(sub)
-
-
-def _first_data_suffix(folder: Path) -> str | None:
-    """Suffix of the first image or shard in the folder itself, in no particular order."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            suffix = os.path.splitext(entry.name)[1]
-            if is_image_name(entry.name) or (suffix in SHARD_SUFFIXES and not entry.name.startswith(".")):
-                return suffix
-    return None
 
 
 def _leads_up(path: str, here: str) -> bool:

@@ -18,12 +18,12 @@ from edgemim.data.sources._files import (
     existing_folder,
     has_images,
     has_own_images,
+    is_imagefolder,
     shards_in,
     subfolders,
     walk_images,
 )
 from edgemim.data.sources._reading import images_of_paths
-from edgemim.data.sources.imagefolder import is_imagefolder
 from edgemim.errors import DataError
 
 
@@ -32,7 +32,7 @@ class Folder(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return folder.is_dir() and not shards_in(folder) and has_images(folder) and not is_imagefolder(folder)
+        return folder.is_dir() and not is_imagefolder(folder) and not shards_in(folder) and has_images(folder)
 
     def splits(self, spec: str) -> SplitOpeners:
         folder = existing_folder(spec)

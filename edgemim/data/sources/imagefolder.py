@@ -12,12 +12,13 @@ from pathlib import Path
 
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
-from edgemim.data.sources._base import SPLIT_NAMES, Source, SplitOpeners
+from edgemim.data.sources._base import Source, SplitOpeners
 from edgemim.data.sources._files import (
+    class_split_folders,
     existing_folder,
     has_images,
     has_own_images,
-    shards_in,
+    is_imagefolder,
     subfolders,
     walk_images,
 )
@@ -30,39 +31,16 @@ class ImageFolder(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return folder.is_dir() and not shards_in(folder) and is_imagefolder(folder)
+        return folder.is_dir() and is_imagefolder(folder)
 
     def splits(self, spec: str) -> SplitOpeners:
         folder = existing_folder(spec)
-        named = _split_folders(folder) or {"train": folder}
+        named = class_split_folders(folder) or {"train": folder}
         classes = _class_names(named.get("train", next(iter(named.values()))), spec)
         return {
             split: partial(_open, f, f"{spec} [{split}]" if len(named) > 1 else spec, classes)
             for split, f in named.items()
         }
-
-
-def is_imagefolder(folder: Path) -> bool:
-    """Whether a folder looks like classes: split folders with class folders, or two class folders or more.
-
-    One subfolder with images is no class, and neither is a subfolder beside images.
-    """
-    if _split_folders(folder):
-        return True
-    if has_own_images(folder):
-        return False
-    with_images = [f for f in subfolders(folder) if f.name.lower() not in SPLIT_NAMES and has_images(f)]
-    return len(with_images) >= 2
-
-
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """Split name to its folder, for folders named like a split that hold class folders and no images."""
-    found = {}
-    for sub in subfolders(folder):
-        split = SPLIT_NAMES.get(sub.name.lower())
-        if split and not has_own_images(sub) and any(map(has_images, subfolders(sub))):
-            found[split] = sub
-    return found
 
 
 def _class_names(folder: Path, spec: str) -> tuple[str, ...]:

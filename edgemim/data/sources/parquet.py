@@ -19,7 +19,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
 from edgemim.data.sources._base import Source, SplitOpeners, group_by_split
-from edgemim.data.sources._files import find_shards, shards_in
+from edgemim.data.sources._files import find_shards, is_imagefolder, shards_in
 from edgemim.data.sources._reading import (
     LABEL_COLUMNS,
     cache_folder_of,
@@ -36,7 +36,9 @@ class Parquet(Source):
 
     def matches(self, spec: str) -> bool:
         folder = Path(spec).expanduser()
-        return shards_in(folder) == _SUFFIX if folder.is_dir() else spec.endswith(_SUFFIX)
+        if folder.is_dir():
+            return not is_imagefolder(folder) and shards_in(folder) == _SUFFIX
+        return spec.endswith(_SUFFIX)
 
     def splits(self, spec: str) -> SplitOpeners:
         groups = group_by_split(*find_shards(spec, _SUFFIX))

@@ -47,6 +47,12 @@ def test_one_subfolder_is_no_class(fill, tmp_path):
     assert open_images(str(tmp_path)).labels is None
 
 
+def test_an_archive_deep_in_a_folder_of_images_changes_nothing(fill, tmp_path):
+    fill(tmp_path / "2019", 3)
+    (tmp_path / "2019" / "backup.tar").write_bytes(b"")
+    assert len(open_images(str(tmp_path))) == 3
+
+
 def test_class_folders_can_be_read_without_labels(fill, tmp_path):
     fill(tmp_path / "cat", 2)
     fill(tmp_path / "dog", 2)

@@ -17,9 +17,7 @@ def local_copy(encode, tmp_path, monkeypatch):
     """`owner/name` below the working folder: `datasets` takes it for the data set of that name."""
     folder = tmp_path / "owner" / "name"
     folder.mkdir(parents=True)
-    features = datasets.Features(
-        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
-    )
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     for split, count in (("train", 4), ("test", 2)):
         rows = {"img": [encode(i) for i in range(count)], "label": [i % 2 for i in range(count)]}
         datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{split}.parquet"))
@@ -59,9 +57,7 @@ except DataError as error:
     print(error)
 """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.startswith("the Hub's data set nobody/nothing cannot be read: ")
     assert run.stdout.rstrip().endswith("check its name and the connection, or give a path that exists")
     assert run.stdout.count("\n") == 1

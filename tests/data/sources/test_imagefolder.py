@@ -53,6 +53,11 @@ def test_the_folder_name_is_part_of_the_fingerprint(fill, tmp_path):
     assert open_images(str(tmp_path)).fingerprint != before
 
 
+def test_the_archive_that_the_classes_came_in_changes_nothing(pets):
+    (pets / "pets.tar").write_bytes(b"")
+    assert open_images(str(pets)).class_names == ("cat", "dog", "emu")
+
+
 def test_a_class_that_train_lacks_is_named(pets, fill):
     fill(pets / "val" / "yak", 1)
     with pytest.raises(DataError, match="has the class 'yak', the training images have not"):

@@ -35,9 +35,7 @@ def _plain(path, rows):
     return str(path)
 
 
-@pytest.mark.parametrize(
-    ("image", "label"), [("image", "label"), ("img", "fine_label"), ("picture", "labels")]
-)
+@pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "fine_label"), ("picture", "labels")])
 def test_images_labels_and_class_names_are_found(write, encode, tmp_path, image, label):
     images = open_images(str(write(tmp_path / "train.parquet", image=image, label=label, extra=[1, 2, 3, 4])))
     assert images.encoded(2) == encode(2)
@@ -86,6 +84,12 @@ def test_globs_and_braces_choose_files(write, tmp_path):
         open_images(str(tmp_path / "part-{2..3}.parquet"))
     with pytest.raises(DataError, match=r"none-\*\.parquet matches no file"):
         open_images(str(tmp_path / "none-*.parquet"))
+
+
+def test_a_glob_of_folders_is_refused(tmp_path):
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(DataError, match="matches folders only"):
+        open_images(str(tmp_path / "*.parquet"))
 
 
 def test_pictures_beside_the_shards_do_not_make_it_a_folder_of_images(write, fill, tmp_path):

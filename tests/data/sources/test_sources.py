@@ -33,7 +33,7 @@ def test_at_most_one_source_matches_a_spec(spec):
     assert sum(SOURCES.get(name)().matches(spec) for name in SOURCES) <= 1
 
 
-def test_at_most_one_source_matches_a_folder(fill, tmp_path):
+def test_exactly_one_source_matches_a_folder(fill, tmp_path):
     fill(tmp_path / "a", 1)
     fill(tmp_path / "b", 1)
     (tmp_path / "b" / "x.tar").write_bytes(b"")

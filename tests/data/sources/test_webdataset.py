@@ -27,9 +27,7 @@ def shard(encode):
 
     def make(path, count=3, first=0):
         samples = range(first, first + count)
-        members = {
-            f"{i:04}.{key}": d for i in samples for key, d in (("png", encode(i)), ("cls", b"%d" % (i % 2)))
-        }
+        members = {f"{i:04}.{key}": d for i in samples for key, d in (("png", encode(i)), ("cls", b"%d" % (i % 2)))}
         return _write(path, members)
 
     return make

@@ -21,9 +21,9 @@ _CONVNET = """
 <ir_version: 8, opset_import: ["" : 17]>
 net (float[1, 3, 16, 16] images) => (float[1, 4] logits)
 {
-    a = Conv <kernel_shape = [4, 4], strides = [4, 4]> (images, a_weight, zeros)
+    a = Conv <kernel_shape = [4, 4], strides = [4, 4]> (images, a_weight, shared)
     b = Relu (a)
-    c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 8> (b, c_weight, zeros)
+    c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 8> (b, c_weight, shared)
     d = Relu (c)
     e = ReduceMean <axes = [2, 3], keepdims = 0> (d)
     logits = Gemm <transB = 1> (e, head_weight)
@@ -38,7 +38,7 @@ def convnet():
     for name, shape in {"a_weight": (8, 3, 4, 4), "c_weight": (8, 1, 3, 3), "head_weight": (4, 8)}.items():
         values = rng.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]))
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-    model.graph.initializer.append(numpy_helper.from_array(np.zeros(8, dtype=np.float32), "zeros"))
+    model.graph.initializer.append(numpy_helper.from_array(np.full(8, 0.5, dtype=np.float32), "shared"))
     for node in model.graph.node:
         node.name = f"node_{node.output[0]}"
         node.metadata_props.add(key="edgemim.module", value=node.output[0])
@@ -81,7 +81,8 @@ def test_a_depthwise_convolution_gets_one_scale_per_tensor(
     flavour = artifact.content["flavours"][1]
     assert flavour["settings"]["model_type"] is None
     assert ("uint8" in flavour["nodes"]["QuantizeLinear"]) == (not signed)
-    assert flavour["golden"]["cosine"] >= 0.95
+    # Eight channels of random weights: rough, but a scale in the wrong place gives far less.
+    assert flavour["golden"]["cosine"] >= 0.9
 
 
 def test_corrected_biases_of_two_layers_do_not_mix(write_artifact, convnet, calibration, tmp_path):
