@@ -118,12 +118,7 @@ def _check_settings(checkpoint: Checkpoint, pixels: Pixels, batch_size: int) -> 
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}")
     height, width = checkpoint.preprocess.size
-    if (
-        pixels.ndim != 4
-        or pixels.dtype != np.uint8
-        or pixels.shape[1:] != (height, width, 3)
-        or not len(pixels)
-    ):
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1:] != (height, width, 3) or not len(pixels):
         raise ConfigError(
             f"golden images must be uint8 [G, {height}, {width}, 3] with G >= 1, as the preprocessing "
             f"contract gives them; got {pixels.dtype} {list(pixels.shape)}"
@@ -135,7 +130,7 @@ def _check_settings(checkpoint: Checkpoint, pixels: Pixels, batch_size: int) -> 
 
 def _torch_outputs(checkpoint: Checkpoint, inputs: Floats) -> Floats:
     """What torch computes, one image at a time so that the batch does not change the order of additions."""
-    with torch.inference_mode():
+    with torch.no_grad():
         rows = [checkpoint.model(torch.from_numpy(image[None])) for image in inputs]
     shape = tuple(rows[0].shape) if isinstance(rows[0], torch.Tensor) else type(rows[0]).__name__
     if not isinstance(shape, tuple) or len(shape) != 2:

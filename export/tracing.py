@@ -53,12 +53,11 @@ def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str,
     def counter(name: str) -> Callable[..., None]:
         return lambda *_: calls.update([name])
 
-    norms = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)
-    ]
+    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)]
     hooks = [module.register_forward_hook(counter(name)) for name, module in norms]
     try:
-        with torch.inference_mode():
+        # Not inference_mode: some models cache a table at their first run, and could not be traced with it.
+        with torch.no_grad():
             model(images)
     finally:
         for hook in hooks:

@@ -45,9 +45,7 @@ def check_preprocess(artifact: Artifact, batches: Calibration) -> None:
         ConfigError: The contracts differ.
     """
     if batches.preprocess.to_dict() != artifact.content["preprocess"]:
-        raise ConfigError(
-            f"the calibration's preprocessing is not the model's; use the contract of {artifact.path}"
-        )
+        raise ConfigError(f"the calibration's preprocessing is not the model's; use the contract of {artifact.path}")
 
 
 def write_flavour(

@@ -53,9 +53,7 @@ def unshare_weights(model: onnx.ModelProto) -> None:
     per layer: a corrected bias would change every other user of the same tensor.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    used: set[str] = {
-        name for node in model.graph.node if node.op_type not in _WEIGHTED for name in node.input
-    }
+    used: set[str] = {name for node in model.graph.node if node.op_type not in _WEIGHTED for name in node.input}
     for node in model.graph.node:
         if node.op_type not in _WEIGHTED:
             continue

@@ -38,9 +38,7 @@ def check_qdq(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {op: Counter() for op in QDQ_OPS}
     for node in model.graph.node:
         if node.domain or node.op_type in _REFUSED:
-            raise EdgemimError(
-                f"quantization left the op {node.domain}:{node.op_type}, which not every target takes"
-            )
+            raise EdgemimError(f"quantization left the op {node.domain}:{node.op_type}, which not every target takes")
         if node.op_type in QDQ_OPS:
             counts[node.op_type][str(_check_node(node, constants))] += 1
     if not counts["QuantizeLinear"]:
@@ -107,13 +105,9 @@ def _check_node(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto])
     scale = numpy_helper.to_array(constants[node.input[1]])
     zero_point: npt.NDArray[np.integer] = numpy_helper.to_array(constants[node.input[2]])
     if zero_point.any():
-        raise EdgemimError(
-            f"{node.op_type} {node.name!r} has a zero point that is not 0, which TensorRT refuses"
-        )
+        raise EdgemimError(f"{node.op_type} {node.name!r} has a zero point that is not 0, which TensorRT refuses")
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise EdgemimError(f"{node.op_type} {node.name!r} has a scale that is not a positive number")
     if scale.size > 1 and node.input[0] not in constants:
-        raise EdgemimError(
-            f"{node.op_type} {node.name!r} has a scale per channel on an activation, not one per tensor"
-        )
+        raise EdgemimError(f"{node.op_type} {node.name!r} has a scale per channel on an activation, not one per tensor")
     return zero_point.dtype

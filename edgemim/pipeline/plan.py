@@ -66,20 +66,20 @@ class Plan:
         }
 
 
-def make_plan(splits: Splits, *, minutes: float, seed: int, say: Callable[[str], None]) -> Plan:
+def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: Callable[[str], None]) -> Plan:
     """Measure a few steps of each stage on this machine and share out the time.
 
     Args:
         splits: Whose first image decides the input size.
+        digits: Whether these are the embedded digits, which need fewer tokens and no mirroring.
         minutes: For all of the quickstart.
         seed: Of the weights of the measured models.
         say: Called with a line.
     """
     small = min(splits.train.image(0).size) <= _SMALL
-    digits = splits.train.name == "digits"
     geometry = _geometry(small=small, digits=digits)
-    teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": 192, "depth": 8, "num_heads": 3}
-    student = {"name": _ARCHITECTURE, **geometry, "embed_dim": 128, "depth": 4, "num_heads": 2}
+    teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": 192, "depth": 6, "num_heads": 3}
+    student = {"name": _ARCHITECTURE, **geometry, "embed_dim": 64 if digits else 128, "depth": 4, "num_heads": 2}
     batch_size = min(64, len(splits.train))
     torch.manual_seed(seed)
     seconds = _measure_steps(teacher, student, batch_size, classes=splits.train.num_classes or 2)

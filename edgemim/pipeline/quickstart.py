@@ -55,7 +55,7 @@ def run_quickstart(
     splits.train.require_labels("quickstart")
     splits.test.require_labels("quickstart")
     _prepare(out)
-    plan = make_plan(splits, minutes=minutes, seed=seed, say=say)
+    plan = make_plan(splits, digits=data == "digits", minutes=minutes, seed=seed, say=say)
     stages = _Stages(data, out, plan, seed)
     say(f"1/5 teacher: MAE pretraining ({plan.teacher_steps} steps), fine-tuning ({plan.teacher_finetune_steps})")
     teacher = stages.pretrain("teacher-pretrained", "mae-small", plan.teacher, plan.teacher_steps)

@@ -26,9 +26,7 @@ def add_scalar(graph: ir.Graph, node: ir.Node, suffix: str, number: float) -> ir
     return add_constant(graph, f"{node.name}_{suffix}", np.array(number, dtype=dtype.numpy()))
 
 
-def insert_op(
-    graph: ir.Graph, node: ir.Node, op_type: str, inputs: Sequence[ir.Value], suffix: str
-) -> ir.Value:
+def insert_op(graph: ir.Graph, node: ir.Node, op_type: str, inputs: Sequence[ir.Value], suffix: str) -> ir.Value:
     """Insert an elementwise op before `node`, with the shape, type and module of `node`."""
     new = ir.node(op_type, inputs, name=f"{node.name}_{suffix}")
     inherit_module(new, node)

@@ -32,9 +32,7 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
         )
         curve = insert_op(graph, node, "Tanh", [argument], "tanh")
     else:
-        argument = insert_op(
-            graph, node, "Div", [x, add_scalar(graph, node, "sqrt2", math.sqrt(2))], "scaled"
-        )
+        argument = insert_op(graph, node, "Div", [x, add_scalar(graph, node, "sqrt2", math.sqrt(2))], "scaled")
         curve = insert_op(graph, node, "Erf", [argument], "erf")
     gate = insert_op(graph, node, "Add", [curve, add_scalar(graph, node, "one", 1.0)], "gate")
     gated = insert_op(graph, node, "Mul", [x, gate], "gated")

@@ -46,17 +46,13 @@ def _is_foldable(node: ir.Node) -> bool:
         return False
     if any(output.is_graph_output() for output in node.outputs):
         return False
-    if any(
-        attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()
-    ):
+    if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
         return False
     return all(value is None or value.const_value is not None for value in node.inputs)
 
 
 def _fold(model: ir.Model, node: ir.Node) -> None:
-    inputs = {
-        v.name: v.const_value.numpy() for v in node.inputs if v is not None and v.const_value is not None
-    }
+    inputs = {v.name: v.const_value.numpy() for v in node.inputs if v is not None and v.const_value is not None}
     results = _evaluate(node, inputs, model.opset_imports[""])
     growth = sum(r.nbytes for r in results) - sum(i.nbytes for i in inputs.values())
     if growth > _LARGEST_GROWTH_BYTES:
@@ -69,14 +65,10 @@ def _fold(model: ir.Model, node: ir.Node) -> None:
     model.graph.remove(node, safe=True)
 
 
-def _evaluate(
-    node: ir.Node, inputs: dict[str | None, npt.NDArray[Any]], opset: int
-) -> list[npt.NDArray[Any]]:
+def _evaluate(node: ir.Node, inputs: dict[str | None, npt.NDArray[Any]], opset: int) -> list[npt.NDArray[Any]]:
     proto = ir.serde.serialize_node(node)
     arguments = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in inputs.items()
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in proto.output]

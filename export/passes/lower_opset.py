@@ -49,9 +49,7 @@ def lower_opset(model: ir.Model) -> ir.Model:
     opset = model.opset_imports[""]
     for node in list(model.graph):
         if node.domain not in ("", "ai.onnx"):
-            raise EdgemimError(
-                f"{describe(node)} is not a standard ONNX op (domain {node.domain!r}); {_CURE}"
-            )
+            raise EdgemimError(f"{describe(node)} is not a standard ONNX op (domain {node.domain!r}); {_CURE}")
         if opset > OPSET and node.op_type in _REWRITES:
             _REWRITES[node.op_type](model.graph, node)
     for node in model.graph:
@@ -118,9 +116,7 @@ _REWRITES: dict[str, Callable[[ir.Graph, ir.Node], None]] = {
 def _fit_schema(node: ir.Node, opset: int) -> None:
     """Drop attributes that opset 17 lacks where they say what 17 does anyway; refuse what it cannot say."""
     if not _is_known(node.op_type, OPSET):
-        raise EdgemimError(
-            f"{describe(node)} came after ONNX opset {OPSET}, which TensorRT 8.6 needs; {_CURE}"
-        )
+        raise EdgemimError(f"{describe(node)} came after ONNX opset {OPSET}, which TensorRT 8.6 needs; {_CURE}")
     old = onnx.defs.get_schema(node.op_type, OPSET, "")
     new = onnx.defs.get_schema(node.op_type, opset, "")
     if len(node.inputs) > old.max_input:
@@ -129,14 +125,10 @@ def _fit_schema(node: ir.Node, opset: int) -> None:
         value = _plain(attribute.value)
         if name not in old.attributes:
             if not _is_default(new, name, value):
-                raise EdgemimError(
-                    f"{describe(node)} has {name}={value!r}, new after ONNX opset {OPSET}; {_CURE}"
-                )
+                raise EdgemimError(f"{describe(node)} has {name}={value!r}, new after ONNX opset {OPSET}; {_CURE}")
             node.attributes.pop(name)
         elif value in _NEW_VALUES.get((node.op_type, name), ()):
-            raise EdgemimError(
-                f"{describe(node)} has {name}={value!r}, new after ONNX opset {OPSET}; {_CURE}"
-            )
+            raise EdgemimError(f"{describe(node)} has {name}={value!r}, new after ONNX opset {OPSET}; {_CURE}")
 
 
 def _is_known(op_type: str, opset: int) -> bool:
@@ -167,9 +159,7 @@ def _constant(node: ir.Node, position: int, what: str) -> list[int]:
     if value is None:
         return []
     if value.const_value is None:
-        raise EdgemimError(
-            f"{describe(node)} computes its {what} from the image; ONNX opset {OPSET} needs constants"
-        )
+        raise EdgemimError(f"{describe(node)} computes its {what} from the image; ONNX opset {OPSET} needs constants")
     return [int(i) for i in value.const_value.numpy().reshape(-1)]
 
 

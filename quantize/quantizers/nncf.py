@@ -76,9 +76,7 @@ class NNCF(Quantizer):
             overwrite=overwrite,
         )
 
-    def _run(
-        self, model: onnx.ModelProto, batches: Calibration, input_name: str, transformer: bool
-    ) -> onnx.ModelProto:
+    def _run(self, model: onnx.ModelProto, batches: Calibration, input_name: str, transformer: bool) -> onnx.ModelProto:
         nncf = _import_nncf()
         parameters = nncf.quantization.advanced_parameters
         per_tensor = parameters.QuantizationParameters(per_channel=False)

@@ -52,9 +52,7 @@ def test_the_tolerance_grows_with_outputs_above_one(images):
 def test_a_difference_names_image_output_and_both_values(images):
     expected = 2 * images.mean((2, 3))
     expected[3, 1] = 7
-    with pytest.raises(
-        EdgemimError, match=r"1 of 15 outputs over it; at golden image 3, output 1: .* torch 7$"
-    ):
+    with pytest.raises(EdgemimError, match=r"1 of 15 outputs over it; at golden image 3, output 1: .* torch 7$"):
         check_parity(_doubling(), images, expected)
 
 

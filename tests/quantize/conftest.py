@@ -108,9 +108,7 @@ def build_attention() -> onnx.ModelProto:
     return model
 
 
-def write_onnx_artifact(
-    folder: Path, model: onnx.ModelProto, *, preprocess: Preprocess = PREPROCESS
-) -> Artifact:
+def write_onnx_artifact(folder: Path, model: onnx.ModelProto, *, preprocess: Preprocess = PREPROCESS) -> Artifact:
     """An `onnx` artifact as export writes it, around a model of one input and one output."""
     import onnxruntime
 
@@ -120,9 +118,7 @@ def write_onnx_artifact(
     pixels = np.stack([preprocess.pixels(images.image(9_000 + i)) for i in range(4)])
     inputs = preprocess.normalise(pixels)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    outputs = np.concatenate(
-        [session.run(None, {model.graph.input[0].name: image[None]})[0] for image in inputs]
-    )
+    outputs = np.concatenate([session.run(None, {model.graph.input[0].name: image[None]})[0] for image in inputs])
     with create_artifact(folder, "onnx") as draft:
         draft.path("fp32.onnx").write_bytes(data)
         for name, array in (("inputs", inputs), ("pixels", pixels), ("outputs", outputs)):

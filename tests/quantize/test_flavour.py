@@ -34,9 +34,7 @@ def _write(artifact, out, model, calibration, overwrite=False):
     )
 
 
-def test_the_new_artifact_has_everything_of_the_old_one_and_the_flavour(
-    attention_artifact, calibration, tmp_path
-):
+def test_the_new_artifact_has_everything_of_the_old_one_and_the_flavour(attention_artifact, calibration, tmp_path):
     model = read_fp32(attention_artifact)
     written = _write(attention_artifact, tmp_path / "out", model, calibration)
     assert set(written.files) == {*attention_artifact.files, "int8-same.onnx", "calibration.json"}

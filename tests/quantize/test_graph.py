@@ -25,8 +25,7 @@ def test_attention_is_a_softmax_over_the_product_of_two_activations(attention_mo
     "text",
     [
         # Class probabilities at the end of a convnet.
-        "g (float[1, 2] x) => (float[1, 2] p) <float[2, 2] w = {1,2,3,4}>"
-        "{ y = MatMul (x, w)  p = Softmax (y) }",
+        "g (float[1, 2] x) => (float[1, 2] p) <float[2, 2] w = {1,2,3,4}>{ y = MatMul (x, w)  p = Softmax (y) }",
         # A product of activations without a softmax (a bilinear layer).
         "g (float[2, 2] x) => (float[2, 2] y) { t = Transpose (x)  y = MatMul (x, t) }",
         "g (float[2, 2] x) => (float[2, 2] y) { y = Softmax (x) }",

@@ -45,9 +45,7 @@ def test_a_reduction_over_everything_keeps_no_axes(graph, run):
 
 
 def test_a_reduction_over_nothing_becomes_the_identity(graph, run):
-    model = graph(
-        "g (float[2, 5, 4] x) => (float[2, 5, 4] y) { y = ReduceMax <noop_with_empty_axes = 1> (x) }"
-    )
+    model = graph("g (float[2, 5, 4] x) => (float[2, 5, 4] y) { y = ReduceMax <noop_with_empty_axes = 1> (x) }")
     (node,) = _lower_and_compare(model, run).graph
     assert node.op_type == "Identity"
 

@@ -54,9 +54,7 @@ def test_everything_but_the_module_is_stripped(graph):
     model.doc_string = model.graph.doc_string = "/home/me"
     node = model.graph[0]
     node.doc_string = "/home/me"
-    node.metadata_props.update(
-        {"edgemim.module": "act", "pkg.torch.onnx.stack_trace": 'File "/home/me/model.py"'}
-    )
+    node.metadata_props.update({"edgemim.module": "act", "pkg.torch.onnx.stack_trace": 'File "/home/me/model.py"'})
     for value in (model.graph.inputs[0], node.outputs[0], model.graph.initializers["w"]):
         value.metadata_props["path"] = value.doc_string = "/home/me"
     data = ir.to_proto(strip_metadata(model)).SerializeToString()
@@ -87,8 +85,7 @@ def test_constants_are_folded_through_a_chain_and_a_split(graph, run):
         # Two numbers would become 4 MB.
         "g (float[2] x) => (float[A, B] y) <float[1] w = {1.0}, int64[2] shape = {1048576, 1}>"
         "{ wide = Expand (w, shape)  y = Mul (x, wide) }",
-        "g (float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}>"
-        "{ noise = RandomNormalLike (w)  y = Add (x, noise) }",
+        "g (float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}>{ noise = RandomNormalLike (w)  y = Add (x, noise) }",
         "g (float[2] x) => (float[2] y, float[2] c) <float[2] w = {1.0, 2.0}>{ c = Abs (w)  y = Add (x, c) }",
     ],
     ids=["grows", "random", "is an output"],
@@ -119,9 +116,7 @@ def test_gelu_is_written_out_exactly_and_keeps_name_shape_and_module(graph, run,
     expanded = expand_gelu(model)
     nodes = {node.outputs[0].name: node for node in expanded.graph}
     assert "Gelu" not in {node.op_type for node in expanded.graph}
-    assert {node.metadata_props.get("edgemim.module") for name, node in nodes.items() if name != "z"} == {
-        "mlp.act"
-    }
+    assert {node.metadata_props.get("edgemim.module") for name, node in nodes.items() if name != "z"} == {"mlp.act"}
     assert all(node.outputs[0].shape == [1, 7] for node in expanded.graph)
     assert nodes["y"].name == "node_y"
     if approximate == "none":

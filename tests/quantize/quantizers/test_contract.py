@@ -93,9 +93,7 @@ def test_the_order_of_the_images_does_not_matter(quantized, attention_artifact, 
     backwards = dataclasses.replace(calibration, indices=calibration.indices[::-1])
     again = QUANTIZERS.get(name)().quantize(attention_artifact, backwards, tmp_path / "again")
     for batch in list(calibration)[:4]:
-        a, b = (
-            _session(x.file(f"int8-{name}.onnx")).run(None, {"images": batch})[0] for x in (artifact, again)
-        )
+        a, b = (_session(x.file(f"int8-{name}.onnx")).run(None, {"images": batch})[0] for x in (artifact, again))
         np.testing.assert_allclose(a, b, atol=0.05 * np.abs(a).max())
 
 

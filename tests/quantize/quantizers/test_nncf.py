@@ -73,9 +73,7 @@ def test_nothing_is_printed_and_logging_is_left_as_it_was(attention_artifact, ca
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_a_depthwise_convolution_gets_one_scale_per_tensor(
-    write_artifact, convnet, calibration, tmp_path, signed
-):
+def test_a_depthwise_convolution_gets_one_scale_per_tensor(write_artifact, convnet, calibration, tmp_path, signed):
     source = write_artifact(tmp_path / "convnet", convnet)
     artifact = _nncf(signed_activations=signed).quantize(source, calibration, tmp_path / "out")
     flavour = artifact.content["flavours"][1]

@@ -1,0 +1,42 @@
+"""An export that computes something else is refused, and the module where it starts is named."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from edgemim.errors import EdgemimError
+from edgemim.export.onnx import export_checkpoint
+
+
+class _Shifted(torch.nn.Module):
+    """Computes something else when it is exported."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) + (1.0 if torch.compiler.is_exporting() else 0.0)
+
+
+class _ShiftedInside(torch.nn.Module):
+    """A sound layer, a shifted one, and a sound one again."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8, stride=8), _Shifted(), torch.nn.Linear(4, 2))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_an_export_that_computes_something_else_is_never_written(make_checkpoint, pixels, out):
+    checkpoint = dataclasses.replace(make_checkpoint(), model=_Shifted().eval())
+    with pytest.raises(EdgemimError, match=r"largest difference 1, limit 0\.0001, 9 of 9 outputs .* no module"):
+        export_checkpoint(checkpoint, out, pixels=pixels)
+    assert not out.exists()
+
+
+def test_the_first_module_that_differs_is_named(make_checkpoint, pixels, out):
+    checkpoint = dataclasses.replace(make_checkpoint(), model=_ShiftedInside().eval())
+    with pytest.raises(EdgemimError, match=r"first module whose output differs is 'layers\.1', by 1$"):
+        export_checkpoint(checkpoint, out, pixels=pixels, batch_size=2)

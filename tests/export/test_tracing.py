@@ -1,0 +1,43 @@
+"""Running torch's exporter: the state it runs in, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from timm.layers import use_fused_attn
+
+from edgemim.errors import EdgemimError
+from edgemim.export.onnx import export_checkpoint, export_graph
+
+
+def test_fused_attention_is_off_in_the_export_and_on_again_afterwards(make_checkpoint):
+    checkpoint = make_checkpoint(
+        img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=1, num_classes=0, global_pool="avg"
+    )
+    attention = checkpoint.model.blocks[0].attn
+    assert attention.fused_attn is True
+    before = use_fused_attn()
+    graph = export_graph(checkpoint)
+    assert not any("scaled_dot_product" in node.name for node in graph.graph)
+    assert attention.fused_attn is True
+    assert use_fused_attn() == before
+
+
+class _Branching(torch.nn.Module):
+    """What the image holds decides what is computed: no fixed graph exists."""
+
+    def forward(self, images):
+        total = images.sum()
+        if total > 0:
+            return images.mean((2, 3))
+        return images.amax((2, 3))
+
+
+def test_a_model_that_cannot_be_traced_is_an_error_in_one_line(make_checkpoint, pixels, out):
+    checkpoint = dataclasses.replace(make_checkpoint(), model=_Branching().eval())
+    with pytest.raises(EdgemimError, match="cannot export _Branching to ONNX") as caught:
+        export_checkpoint(checkpoint, out, pixels=pixels)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
