@@ -1,9 +1,9 @@
 """The folder on which two stages meet: files, their hashes, and where they came from.
 
-A folder with a `manifest.json` is an artifact. The manifest names every file with its size and sha256, so a
-reader opens only what it has verified; a file that the manifest does not name (a log, the state to resume
-from) is not part of the artifact. The manifest is written last and by renaming, so a folder without one was
-never finished.
+A folder with a `manifest.json` is an artifact. The manifest names every file with its size and sha256, and holds
+the sha256 of its own other entries, so a reader opens only what it has verified; a file that the manifest does not
+name (a log, the state to resume from) is not part of the artifact. The manifest is written last and by renaming, so
+a folder without one was never finished.
 
     with create_artifact(out, "bundle") as draft:
         draft.path("model.onnx").write_bytes(...)
@@ -78,9 +78,9 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the names and hashes of all files."""
-        lines = "".join(f"{name} {record.sha256}\n" for name, record in sorted(self.files.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        """sha256 over the content and the names and hashes of all files; the provenance does not count."""
+        hashes = {name: record.sha256 for name, record in self.files.items()}
+        return _digest({"kind": self.kind, "content": self.content, "files": hashes})
 
     @property
     def size(self) -> int:
@@ -186,6 +186,7 @@ def seal(
         "content": dict(content),
         "provenance": [dict(p) for p in provenance],
     }
+    manifest["sha256"] = _digest(manifest)
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
 
 
@@ -256,9 +257,18 @@ def writing(path: Path) -> Iterator[None]:
             errno.EEXIST: "a part of the path is a file; choose another --out",
             errno.ENOTDIR: "a part of the path is a file; choose another --out",
         }
-        if error.errno not in cures:
+        if error.errno not in cures or _is_elsewhere(error.filename, path):
             raise
         raise OutputError(f"cannot write {path}: {cures[error.errno]}") from error
+
+
+def _is_elsewhere(name: Any, path: Path) -> bool:
+    """Whether an error names a file that does not belong to the output, such as an input without permission."""
+    if not isinstance(name, str) or not name:
+        return False
+    folder = Path(os.path.abspath(path)).parent
+    named = Path(os.path.abspath(name))
+    return not (named.is_relative_to(folder) or folder.is_relative_to(named))
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -314,6 +324,13 @@ def _check_schema(file: Path, manifest: Any) -> None:
         raise ArtifactError(f"{file} lacks {', '.join(wrong)}; write the artifact again")
     for name, record in manifest["files"].items():
         _check_file_entry(file, name, record)
+    if manifest.get("sha256") != _digest({k: v for k, v in manifest.items() if k != "sha256"}):
+        raise ArtifactError(f"{file} was altered: its entries do not give its sha256; copy or write it again")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """sha256 of plain values, whatever the order of their names and the layout of their JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _check_file_entry(file: Path, name: str, record: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from edgemim import __version__
-from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EdgemimError
+from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER, EdgemimError
 
 _COMMANDS = (
     "pretrain",
@@ -63,6 +63,9 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             sys.stderr.write(f"edgemim: {_one_line(error) or 'interrupted'}\n")
             raise typer.Exit(EXIT_INTERRUPTED) from error
+        except PermissionError as error:
+            sys.stderr.write(f"edgemim: no permission for {error.filename}; change its owner or mode\n")
+            raise typer.Exit(EXIT_USER) from error
         except (typer.Exit, typer.Abort, SystemExit):
             raise
         except BrokenPipeError as error:

@@ -25,6 +25,7 @@ from edgemim.artifact import (
     seal,
     sha256_of,
     write_bytes,
+    writing,
 )
 from edgemim.errors import ArtifactError, OutputError
 
@@ -182,8 +183,9 @@ def test_a_parent_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_copying_takes_the_provenance_along(artifact: Artifact, tmp_path: Path) -> None:
-    with create_artifact(tmp_path / "next", "onnx") as draft:
+    with create_artifact(tmp_path / "next", artifact.kind) as draft:
         draft.copy_from(artifact)
+        draft.content = dict(artifact.content)
         draft.record("export")
     copy = load_artifact(tmp_path / "next")
     assert copy.fingerprint == artifact.fingerprint
@@ -354,3 +356,21 @@ def test_a_full_disk_is_one_line_and_the_old_artifact_is_untouched(tiny_disk: Pa
         write_and(tiny_disk / "out", lambda draft: draft.path("big.bin").write_bytes(b"x" * 200_000), overwrite=True)
     assert load_artifact(tiny_disk / "out").fingerprint == before
     assert os.listdir(tiny_disk) == ["out"]
+
+
+@pytest.mark.parametrize("part", ["content", "provenance", "kind"])
+def test_an_altered_manifest_is_refused(artifact: Artifact, part: str) -> None:
+    """A gate or a class name changed by hand is an altered artifact, though every file is as it was."""
+    file = artifact.path / MANIFEST
+    manifest = json.loads(file.read_text())
+    manifest[part] = {"content": {"gates": {"p99_ms": 1000}}, "provenance": [], "kind": "report"}[part]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"manifest\.json was altered"):
+        load_artifact(artifact.path)
+
+
+def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    error = PermissionError(13, "denied", str(tmp_path / "in" / "weights"))
+    with pytest.raises(PermissionError), writing(tmp_path / "results" / "out"):
+        raise error

@@ -59,7 +59,7 @@ def export(
     from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
     from edgemim.runtime.targets import TARGETS
 
-    artifact = make_bundle(checkpoint, out, build(BundleSettings, values), overwrite=overwrite)
+    artifact = make_bundle(checkpoint, out, build(BundleSettings, values), say=remark, overwrite=overwrite)
     emit({"bundle": str(out), **artifact.content}, as_json=json)
     if TARGETS.get(target).builds_on_device:
         remark(

@@ -14,6 +14,8 @@ from edgemim.registry import did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
+# Arguments of `timm.create_model` that would load other weights, or are ours to give.
+_RESERVED = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "num_classes")
 _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 
@@ -50,13 +52,25 @@ def build_backbone(name: str, arguments: Mapping[str, Any] | None = None, *, num
 
     if not timm.is_model(name):
         raise ConfigError(f"unknown backbone {name!r}{did_you_mean(name, timm.list_models())}")
+    check_arguments(arguments or {})
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=num_classes, **_as_timm_arguments(arguments or {})
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, ZeroDivisionError) as error:
         raise ConfigError(f"backbone {name!r} refuses {dict(arguments or {})}: {error}") from error
     return model
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse timm arguments that would load weights from a place that nobody checks.
+
+    Raises:
+        ConfigError: Names the first of them.
+    """
+    reserved = [name for name in arguments if name in _RESERVED]
+    if reserved:
+        raise ConfigError(f"{reserved[0]!r} is not an argument of a backbone; weights come by --init or --teacher")
 
 
 def input_size(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:

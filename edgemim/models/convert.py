@@ -54,7 +54,7 @@ def convert_file(
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}{did_you_mean(unknown[0], ('backbone', 'preprocess'))}")
     refuse_existing(out, overwrite=overwrite)
-    arguments = dict(settings["backbone"])
+    arguments = dict(settings.get("backbone", {}))
     name = arguments.pop("name", "")
     if not name:
         raise ConfigError("a state dict does not say what it is; name its architecture with --backbone")

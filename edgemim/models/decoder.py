@@ -28,7 +28,7 @@ class MAEDecoder(nn.Module):
             the attention with position zero and are dropped at the end.
 
     Raises:
-        ConfigError: `width` is not a multiple of `heads`.
+        ConfigError: `width` is not a multiple of `heads`, or of 4, or a number is out of range.
     """
 
     positions: Tensor
@@ -45,6 +45,8 @@ class MAEDecoder(nn.Module):
         num_prefix: int = 1,
     ) -> None:
         super().__init__()
+        if min(width, heads) < 1 or depth < 0:
+            raise ConfigError(f"decoder width {width} and heads {heads} must be at least 1, depth {depth} at least 0")
         if width % heads:
             raise ConfigError(f"decoder width {width} is not a multiple of its {heads} heads")
         self.num_prefix = num_prefix

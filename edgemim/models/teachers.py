@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgemim.artifact import MANIFEST, sha256_of
 from edgemim.errors import CheckpointError, ConfigError
 from edgemim.models.adapter import BackboneAdapter, adapt
-from edgemim.models.build import build_backbone
+from edgemim.models.build import build_backbone, check_arguments
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.weights import load_matching, read_state_dict
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -156,8 +156,14 @@ def _from_weights(path: Path, architecture: str, arguments: Mapping[str, Any]) -
 
 def _from_timm(source: str, arguments: Mapping[str, Any]) -> _Loaded:
     import timm
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
+    check_arguments(arguments)
     name = source.split(".")[0]
     if not source.startswith("hf-hub:") and "/" in source:
         source = f"hf-hub:{source}"
@@ -165,8 +171,13 @@ def _from_timm(source: str, arguments: Mapping[str, Any]) -> _Loaded:
         raise ConfigError(
             f"teacher {source!r} is neither a folder, a weights file, a timm model nor a hub id (owner/name)"
         )
+    what = source.removeprefix("hf-hub:")
     try:
         model = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
+    except HFValidationError as error:
+        raise ConfigError(f"teacher {what!r} is no folder or weights file that exists, and no hub id (owner/name)") from error
+    except (TypeError, AssertionError) as error:
+        raise ConfigError(f"teacher {what!r} refuses {dict(arguments)}: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise CheckpointError(

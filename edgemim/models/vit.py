@@ -20,7 +20,8 @@ class ViTAdapter(BackboneAdapter):
     Positions are added before patches are left out, so every visible patch keeps its own (MAE, section 3).
 
     Raises:
-        ConfigError: The model takes images of any size, for which patch ids would have no fixed meaning.
+        ConfigError: The model takes images of any size, for which patch ids would have no fixed meaning, or
+            of a size that is not a whole number of patches.
     """
 
     modes = ("full", "visible", "mask_token")
@@ -33,6 +34,7 @@ class ViTAdapter(BackboneAdapter):
             raise ConfigError("masked pretraining needs a fixed image size; leave backbone.dynamic_img_size false")
         self.grid = vit.patch_embed.grid_size
         self.patch_size = vit.patch_embed.patch_size
+        _check_divides(vit.patch_embed.img_size, self.patch_size)
         self.width = vit.embed_dim
         self.depth = len(vit.blocks)
         self.num_prefix = vit.num_prefix_tokens
@@ -102,7 +104,8 @@ class ViTAdapter(BackboneAdapter):
         self.vit.apply(initialise_linear)
         projection = self.vit.patch_embed.proj.weight
         nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
-        nn.init.zeros_(self.vit.patch_embed.proj.bias)
+        if self.vit.patch_embed.proj.bias is not None:
+            nn.init.zeros_(self.vit.patch_embed.proj.bias)
         for token in (self.vit.cls_token, self.vit.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
@@ -114,6 +117,14 @@ class ViTAdapter(BackboneAdapter):
         prefix = 0 if self.vit.no_embed_class else self.num_prefix
         self.vit.pos_embed.copy_(sincos_positions(self.width, self.grid, prefix)[None])
         self.vit.pos_embed.requires_grad_(False)
+
+
+def _check_divides(size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    if size[0] % patch_size[0] or size[1] % patch_size[1]:
+        raise ConfigError(
+            f"images of {size[0]}x{size[1]} are no whole number of {patch_size[0]}x{patch_size[1]} patches; "
+            "choose backbone.img_size as a multiple of backbone.patch_size"
+        )
 
 
 def initialise_linear(module: nn.Module) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,18 @@ from edgemim.errors import CheckpointError
 
 _NESTED = ("model", "state_dict", "model_state_dict", "module", "student", "model_ema")
 _WRAPPERS = ("module.", "_orig_mod.")
+# What torch.load raises on files that are cut off, altered or something else.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -28,12 +42,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"weights {path} do not exist")
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"weights {path} hold a {type(loaded).__name__}; a state dict is needed")
     for key in _NESTED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+        if isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
-    tensors = {_unwrap(str(k)): v for k, v in loaded.items() if isinstance(v, Tensor)} if loaded else {}
+    tensors = {_unwrap(str(k)): v for k, v in loaded.items() if isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(f"weights {path} hold no tensors; a state dict is needed")
     return tensors
@@ -89,7 +105,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # About pickle protocols other than torch's: such a file is refused, and the user told so, anyway.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = _first_line(error)
@@ -97,7 +115,7 @@ def _read_pickle(path: Path) -> Any:
             f"weights {path} hold more than tensors, which could run code, so they were not loaded ({reason}); "
             "save its state dict as .safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(f"weights {path} are damaged or not a torch file: {_first_line(error)}") from error
 
 

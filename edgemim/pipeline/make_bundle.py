@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from edgemim.runtime.gates import check_limits
 from edgemim.runtime.targets import TARGETS
 
 _GOLDEN = 8
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +52,16 @@ class BundleSettings:
     seed: int = 0
 
 
-def make_bundle(checkpoint_path: Path, out: Path, settings: BundleSettings, *, overwrite: bool = False) -> Artifact:
+def make_bundle(
+    checkpoint_path: Path, out: Path, settings: BundleSettings, *, say: Say, overwrite: bool = False
+) -> Artifact:
     """Export a checkpoint, quantize it, and write a bundle.
 
     Args:
         checkpoint_path: A checkpoint folder.
         out: The bundle's folder.
         settings: What goes into it.
+        say: Called with a line for the user, such as a warning about the calibration images.
         overwrite: Replace a folder that edgemim wrote.
 
     Raises:
@@ -76,7 +81,7 @@ def make_bundle(checkpoint_path: Path, out: Path, settings: BundleSettings, *, o
     with scratch as folder:
         onnx = _export(checkpoint, calibration, Path(folder) / "fp32")
         if settings.precision == "int8":
-            onnx = _quantize(onnx, checkpoint, calibration, settings, Path(folder) / "int8")
+            onnx = _quantize(onnx, checkpoint, calibration, settings, Path(folder) / "int8", say)
         encoded = None if evaluation is None else _encoded(evaluation, settings)
         return write_bundle(onnx, out, target=target, gates=limits, evaluation=encoded, overwrite=overwrite)
 
@@ -89,36 +94,50 @@ def _export(checkpoint: Checkpoint, images: Images, out: Path) -> Artifact:
     return export_checkpoint(checkpoint, out, pixels=pixels)
 
 
-def _quantize(onnx: Artifact, checkpoint: Checkpoint, images: Images, settings: BundleSettings, out: Path) -> Artifact:
+def _quantize(
+    onnx: Artifact, checkpoint: Checkpoint, images: Images, settings: BundleSettings, out: Path, say: Say
+) -> Artifact:
     from edgemim.quantize.calibration import choose_calibration
     from edgemim.quantize.quantizers import QUANTIZERS
 
     quantizer = QUANTIZERS.get(settings.quantizer)()
     batches = choose_calibration(images, checkpoint.preprocess, count=settings.calibration_count, seed=settings.seed)
+    for note in batches.notes:
+        say(note)
     quantized: Artifact = quantizer.quantize(onnx, batches, out)
     return quantized
 
 
-def _trained_on(checkpoint: Checkpoint) -> str:
-    specs = [str(p["data"]["spec"]) for p in checkpoint.artifact.provenance if isinstance(p.get("data"), Mapping)]
-    return specs[-1] if specs else ""
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """The data set of the last training stage, and the seed by which test images were held out."""
+
+    spec: str = ""
+    seed: int = 0
 
 
-def _calibration_images(settings: BundleSettings, trained_on: str) -> Images:
-    spec = settings.calibration or trained_on
+def _trained_on(checkpoint: Checkpoint) -> _Data:
+    for record in reversed(checkpoint.artifact.provenance):
+        if isinstance(record.get("data"), Mapping):
+            return _Data(spec=str(record["data"]["spec"]), seed=int(record["settings"]["seed"]))
+    return _Data()
+
+
+def _calibration_images(settings: BundleSettings, trained_on: _Data) -> Images:
+    spec = settings.calibration or trained_on.spec
     if not spec:
         raise ConfigError(
             "there are no images to calibrate on and compare with: the checkpoint does not say what it was "
             "trained on; give some with --calibration DATA"
         )
-    return open_splits(spec).train
+    return open_splits(spec, seed=trained_on.seed).train
 
 
-def _evaluation_images(settings: BundleSettings, trained_on: str, checkpoint: Checkpoint) -> Images | None:
-    spec = settings.evaluation or trained_on
+def _evaluation_images(settings: BundleSettings, trained_on: _Data, checkpoint: Checkpoint) -> Images | None:
+    spec = settings.evaluation or trained_on.spec
     if not spec or spec == "none":
         return None
-    images = open_splits(spec).test
+    images = open_splits(spec, seed=trained_on.seed).test
     classes = checkpoint.num_classes
     if settings.evaluation and classes and images.num_classes is not None and images.num_classes > classes:
         raise DataError(f"{spec} has {images.num_classes} classes, the checkpoint {classes}; they do not fit")

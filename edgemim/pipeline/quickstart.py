@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgemim.artifact import load_artifact, refuse_existing, write_text, writing
 from edgemim.config import build, load_recipe, merge
 from edgemim.data.open import open_splits
-from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
+from edgemim.pipeline.make_bundle import BundleSettings, Say, make_bundle
 from edgemim.pipeline.plan import Plan, make_plan
 from edgemim.runtime.check import check_bundle
 from edgemim.training.finetune import FinetuneSettings, finetune
 from edgemim.training.pretrain import pretrain
 from edgemim.training.settings import RunSettings
-
-Say = Callable[[str], None]
-
 
 RESULT = "quickstart.json"
 
@@ -67,8 +64,8 @@ def run_quickstart(
     alone = stages.pretrain("student-alone-pretrained", "mae-small", plan.student, plan.student_steps)
     alone_top1 = stages.finetune(alone, "student-alone", plan.student_finetune_steps)
     say("4/5 export, INT8")
-    make_bundle(out / "student", out / "bundle", _bundle_settings())
-    make_bundle(out / "teacher", out / "teacher-bundle", _bundle_settings(precision="fp32"))
+    make_bundle(out / "student", out / "bundle", _bundle_settings(), say=say)
+    make_bundle(out / "teacher", out / "teacher-bundle", _bundle_settings(precision="fp32"), say=say)
     say("5/5 check on this machine")
     report = check_bundle(out / "bundle", out / "report", seconds=plan.check_seconds)
     teacher_report = check_bundle(out / "teacher-bundle", out / "teacher-report", seconds=plan.check_seconds)

@@ -57,5 +57,5 @@ class Augmentation:
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-        h, w = min(height, round(width / wanted)), min(width, round(height * wanted))
+        h, w = min(height, max(1, round(width / wanted))), min(width, max(1, round(height * wanted)))
         return (height - h) // 2, (width - w) // 2, h, w

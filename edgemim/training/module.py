@@ -18,6 +18,9 @@ from edgemim.training.settings import TrainingSettings
 
 _LOG_EVERY = 10
 _TEACHER = "method.teacher."
+_CURE = (
+    "lower training.base_lr, set training.clip_grad or training.precision=fp32, and start anew with --overwrite"
+)
 
 
 class TrainingModule(L.LightningModule):
@@ -76,8 +79,7 @@ class TrainingModule(L.LightningModule):
         wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if wrong:
             raise TrainingError(
-                f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; lower training.base_lr, set "
-                "training.clip_grad or training.precision=fp32, and go on from the last saved state with --resume"
+                f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; {_CURE}"
             )
         self.metrics["lr"] = self.optimizers().param_groups[-1]["lr"]
         for logger in self.loggers:
@@ -89,6 +91,10 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Between two looks at the loss the weights may have gone: such a state must not replace a good one.
+        wrong = [n for n, p in self.method.named_parameters() if p.requires_grad and not p.isfinite().all()]
+        if wrong:
+            raise TrainingError(f"{wrong[0]} is not finite after step {self.global_step}; {_CURE}")
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(_TEACHER)}
 

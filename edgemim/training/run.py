@@ -18,7 +18,7 @@ from edgemim.errors import OutputError
 from edgemim.models.teachers import Teacher
 from edgemim.training.fit import Fitted
 from edgemim.training.settings import RunSettings
-from edgemim.training.state import LAST, check_same_settings, save_settings
+from edgemim.training.state import LAST, SETTINGS, check_same_settings, save_settings
 
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "datasets", "numpy", "pillow")
 
@@ -32,10 +32,11 @@ def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: boo
     be given it.
 
     Raises:
-        OutputError: It exists, is not ours, is in use, or cannot be written.
+        OutputError: It exists, is not ours or not a run, is in use, or cannot be written.
         TrainingError: `resume` with other settings than the run was started with.
     """
     if resume:
+        _refuse_other(out)
         check_same_settings(out, resolved(settings))
     else:
         refuse_existing(out, overwrite=overwrite)
@@ -43,16 +44,20 @@ def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: boo
         out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.parent / f".{out.name}.lock", timeout=0)
     try:
-        with lock, writing(out):
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(f"another run is writing {out}; wait for it or choose another --out") from error
+    try:
+        with writing(out):
             if not resume and overwrite:
                 _clear(out)
             (out / MANIFEST).unlink(missing_ok=True)
             save_settings(out, resolved(settings))
             yield out
-    except Timeout as error:
-        raise OutputError(f"another run is writing {out}; wait for it or choose another --out") from error
     finally:
+        # Only the holder removes the file: without it a third run would not see the first one's lock.
         Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def is_finished(out: Path) -> bool:
@@ -75,6 +80,13 @@ def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **
 def teacher_record(teacher: Teacher | None) -> dict[str, Any] | None:
     """A teacher and the licence of its weights, for the provenance."""
     return None if teacher is None else resolved(teacher.origin)
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse to resume in a folder that holds something else than a run that was started."""
+    started = (out / LAST / SETTINGS).is_file()
+    if not started and out.exists() and (not out.is_dir() or any(p.name != LAST for p in out.iterdir())):
+        raise OutputError(f"{out} holds no run to resume; choose another --out")
 
 
 def _clear(out: Path) -> None:

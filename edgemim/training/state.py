@@ -6,6 +6,7 @@ parsed; the newest that verifies is used. Two are kept.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,11 +18,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
-from edgemim.artifact import sha256_of, write_bytes, write_text, writing
-from edgemim.errors import TrainingError
+from edgemim.artifact import sha256_of, sync_folder, write_bytes, write_text, writing
+from edgemim.errors import OutputError, TrainingError
 
 LAST = "last"
-_SETTINGS = "settings.json"
+SETTINGS = "settings.json"
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.ckpt")
 _KEPT = 2
 
@@ -33,7 +34,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         """Write `last/step-<n>-<hash>.ckpt` into the folder `path`; older ones go after it was read back.
 
         Raises:
-            OutputError: The disk is full; the states before this one stay.
+            OutputError: The disk is full, or did not keep what was written; the states before this one stay.
         """
         folder = Path(path)
         buffer = io.BytesIO()
@@ -42,8 +43,11 @@ class VerifiedCheckpointIO(CheckpointIO):
             folder.mkdir(parents=True, exist_ok=True)
             draft = folder / "draft.ckpt"
             write_bytes(draft, buffer.getvalue())
-            digest = sha256_of(draft)
+            digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+            if sha256_of(draft) != digest:
+                raise OutputError(f"{draft} reads back different from what was written; check the disk")
             os.replace(draft, folder / f"step-{checkpoint['global_step']:09d}-{digest[:16]}.ckpt")
+            sync_folder(folder)
         for old in _states(folder)[_KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -68,7 +72,7 @@ def newest_state(run: Path) -> tuple[Path, int] | None:
 def save_settings(run: Path, settings: Mapping[str, Any]) -> None:
     """Remember with which settings a run was started."""
     (run / LAST).mkdir(parents=True, exist_ok=True)
-    write_text(run / LAST / _SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    write_text(run / LAST / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def check_same_settings(run: Path, settings: Mapping[str, Any]) -> None:
@@ -77,7 +81,7 @@ def check_same_settings(run: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         TrainingError: Names the settings that differ.
     """
-    file = run / LAST / _SETTINGS
+    file = run / LAST / SETTINGS
     if not file.is_file():
         return
     before = _flat(json.loads(file.read_text("utf-8")))

@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgemim.artifact import create_artifact, load_artifact, sha256_of
+from edgemim.artifact import create_artifact, load_artifact, seal
 from edgemim.errors import ArtifactError, ConfigError, DataError, OutputError
 from edgemim.runtime.bundle import load_bundle, write_bundle
 from edgemim.runtime.targets import TARGETS
 
 
 def forge(folder: Path, change: Any) -> None:
-    """Change the content of a manifest; the hashes of the files still hold."""
+    """Change the content of a manifest and seal it anew: every hash holds, as if an old edgemim had written it."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest["content"])
-    for name in manifest["files"]:
-        path = folder / name
-        manifest["files"][name] = {"sha256": sha256_of(path), "size": path.stat().st_size}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, "bundle", manifest["files"], content=manifest["content"], provenance=manifest["provenance"])
 
 
 def test_what_is_written_is_read_back(world: SimpleNamespace) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import datasets
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
 
 from edgemim.data.images import Images
 from edgemim.data.sources import SOURCES
