@@ -84,6 +84,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Threads that spin while they wait make training many times slower as soon as anything else runs beside it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     build_app()()
 
 

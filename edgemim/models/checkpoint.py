@@ -185,7 +185,7 @@ def _timm_config(model: nn.Module, info: CheckpointInfo) -> dict[str, Any]:
         "model_args": dict(info.model_args),
         "pretrained_cfg": {
             "input_size": [3, *contract.size],
-            "fixed_input_size": True,
+            "fixed_input_size": bool(model.pretrained_cfg.get("fixed_input_size")),  # type: ignore[operator,union-attr]
             "interpolation": contract.interpolation,
             "crop_pct": contract.crop_ratio,
             "crop_mode": "center",

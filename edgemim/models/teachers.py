@@ -131,10 +131,11 @@ def _from_timm_folder(path: Path) -> _Loaded:
     try:
         config = json.loads(config_file.read_text("utf-8"))
         architecture = config["architecture"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{config_file} is not a timm config: {error}") from error
     pretrained = config.get("pretrained_cfg", config)
-    model = build_backbone(architecture, config.get("model_args", {}))
+    model_args = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
+    model = build_backbone(architecture, model_args)
     load_matching(model, read_state_dict(files[0]), source=str(files[0]), ignore=_NOT_ENCODER)
     mean, std = _statistics(pretrained)
     return model, architecture, sha256_of(files[0]), pretrained.get("license"), mean, std
@@ -175,7 +176,9 @@ def _from_timm(source: str, arguments: Mapping[str, Any]) -> _Loaded:
     try:
         model = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
     except HFValidationError as error:
-        raise ConfigError(f"teacher {what!r} is no folder or weights file that exists, and no hub id (owner/name)") from error
+        raise ConfigError(
+            f"teacher {what!r} is no folder or weights file that exists, and no hub id (owner/name)"
+        ) from error
     except (TypeError, AssertionError) as error:
         raise ConfigError(f"teacher {what!r} refuses {dict(arguments)}: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError, RuntimeError) as error:

@@ -29,6 +29,8 @@ _SHARES = {"teacher": 0.24, "teacher_finetune": 0.22, "student": 0.15, "student_
 # More steps do not help on 1,437 digits; a fast machine then ends early, with the same numbers as another.
 _ENOUGH_FOR_DIGITS = {"teacher": 200, "teacher_finetune": 150, "student": 250, "student_finetune": 300}
 _MEASURED_STEPS = 5
+# Per 64 images, as the small recipes have it; higher than theirs, since these runs are short.
+_BASE_LR = 3e-3
 _LEAST_STEPS = 20
 _SMALL = 48
 
@@ -41,7 +43,8 @@ class Plan:
         teacher, student: Backbone tables for the recipes.
         teacher_steps, teacher_finetune_steps, student_steps, student_finetune_steps: Optimiser steps.
         batch_size: Images per step, in every stage.
-        flip: Whether images may be mirrored.
+        decoder: Size of the decoder in pretraining.
+        augmentation: Where it differs from the recipes' (digits must not be mirrored).
         check_seconds: Measured time of each candidate in `check`.
     """
 
@@ -52,12 +55,13 @@ class Plan:
     student_steps: int
     student_finetune_steps: int
     batch_size: int
-    flip: bool
+    decoder: Mapping[str, int]
+    augmentation: Mapping[str, Any]
     check_seconds: float
 
     def training(self, steps: int) -> dict[str, Any]:
         """The training table of a stage."""
-        return {"steps": steps, "batch_size": self.batch_size}
+        return {"steps": steps, "batch_size": self.batch_size, "base_lr": _BASE_LR}
 
     def steps(self) -> dict[str, int]:
         """Steps by stage, for the report."""
@@ -81,11 +85,14 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
     """
     small = min(splits.train.image(0).size) <= _SMALL
     geometry = _geometry(small=small, digits=digits)
-    teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": 192, "depth": 6, "num_heads": 3}
-    student = {"name": _ARCHITECTURE, **geometry, "embed_dim": 64 if digits else 128, "depth": 4, "num_heads": 2}
-    batch_size = min(64, len(splits.train))
+    teacher_width, student_width = (96, 64) if digits else (192, 128)
+    teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": teacher_width, "depth": 6, "num_heads": 3}
+    student = {"name": _ARCHITECTURE, **geometry, "embed_dim": student_width, "depth": 4, "num_heads": 2}
+    batch_size = min(32 if digits else 64, len(splits.train))
+    width = 64 if digits else 128
+    decoder = {"decoder_width": width, "decoder_depth": 1 if digits else 2, "decoder_heads": 4}
     torch.manual_seed(seed)
-    seconds = _measure_steps(teacher, student, batch_size, classes=splits.train.num_classes or 2)
+    seconds = _measure_steps(teacher, student, decoder, batch_size, classes=splits.train.num_classes or 2)
     budget = max(10.0, minutes * 60 - _overhead(len(splits.test)))
     most = _ENOUGH_FOR_DIGITS if digits else {}
     steps = {
@@ -101,7 +108,8 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
         student_steps=steps["student"],
         student_finetune_steps=steps["student_finetune"],
         batch_size=batch_size,
-        flip=not digits,
+        decoder=decoder,
+        augmentation={"flip": False, "min_scale": 0.9} if digits else {},
         check_seconds=1.0 if minutes < 5 else 5.0,
     )
 
@@ -119,7 +127,7 @@ def _overhead(test_images: int) -> float:
 
 
 def _measure_steps(
-    teacher: Mapping[str, Any], student: Mapping[str, Any], batch_size: int, *, classes: int
+    teacher: Mapping[str, Any], student: Mapping[str, Any], decoder: Mapping[str, int], batch_size: int, *, classes: int
 ) -> dict[str, float]:
     contract = Preprocess(size=input_size(_build(teacher), teacher))
     frozen = Teacher(
@@ -130,9 +138,9 @@ def _measure_steps(
         student=contract,
     )
     modules = {
-        "teacher": _method("mae-small", adapt(_build(teacher)), None),
+        "teacher": _method("mae-small", decoder, adapt(_build(teacher)), None),
         "teacher_finetune": _classifier(teacher, classes),
-        "student": _method("dmae-small", adapt(_build(student)), frozen),
+        "student": _method("dmae-small", decoder, adapt(_build(student)), frozen),
         "student_finetune": _classifier(student, classes),
     }
     images = torch.randn(batch_size, 3, *contract.size)
@@ -145,8 +153,8 @@ def _build(backbone: Mapping[str, Any], classes: int = 0, **arguments: Any) -> n
     return build_backbone(str(backbone["name"]), own | arguments, num_classes=classes)
 
 
-def _method(recipe: str, adapter: BackboneAdapter, teacher: Teacher | None) -> nn.Module:
-    values = dict(load_recipe(recipe)["method"])
+def _method(recipe: str, decoder: Mapping[str, int], adapter: BackboneAdapter, teacher: Teacher | None) -> nn.Module:
+    values = {**load_recipe(recipe)["method"], **decoder}
     cls = METHODS.get(values.pop("name"))
     method: nn.Module = cls(adapter, RandomMasking(), build(cls.Settings, values), teacher)
     return method

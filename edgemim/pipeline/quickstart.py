@@ -97,7 +97,7 @@ class _Stages:
     """The training stages with what they have in common."""
 
     def __init__(self, data: str, out: Path, plan: Plan, seed: int) -> None:
-        self.common = {"data": data, "seed": seed, "augmentation": {"flip": plan.flip}}
+        self.common = {"data": data, "seed": seed, "augmentation": dict(plan.augmentation)}
         self.out = out
         self.plan = plan
 
@@ -106,7 +106,7 @@ class _Stages:
     ) -> Path:
         """Pretrain or, with a teacher, distil; returns the checkpoint's folder."""
         values = merge(load_recipe(recipe), self.common | {"training": self.plan.training(steps)})
-        values = merge(values, {"evaluation": {"probe": "none"}})
+        values = merge(values, {"evaluation": {"probe": "none"}, "method": dict(self.plan.decoder)})
         values["backbone"] = dict(backbone)
         if teacher is not None:
             values["teacher"] = {"source": str(teacher)}

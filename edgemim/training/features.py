@@ -15,18 +15,25 @@ from edgemim.training.inputs import Decodable
 _BATCH = 256
 
 
+def spread(images: int, most: int) -> range:
+    """At most `most` of `images` indices, evenly spaced: the first ones of a sorted set would be of one class."""
+    return range(0, images, -(-images // most))
+
+
 def normalised_batches(decoded: Decodable, contract: Preprocess, rows: range) -> Iterator[Tensor]:
     """float32 [B, 3, H, W] batches through the evaluation transform."""
-    for start in range(rows.start, rows.stop, _BATCH):
-        block = range(start, min(start + _BATCH, rows.stop))
+    for start in range(0, len(rows), _BATCH):
+        block = rows[start : start + _BATCH]
         pixels = np.stack([contract.pixels(Image.fromarray(decoded.get(i))) for i in block])
         yield torch.from_numpy(contract.normalise(pixels))
 
 
 @torch.inference_mode()
-def outputs(forward: Callable[[Tensor], Tensor], decoded: Decodable, contract: Preprocess, *, count: int = 0) -> Tensor:
-    """`forward` of the first `count` images (0: all), float32 [N, ...] on the CPU."""
-    rows = range(min(count, len(decoded)) if count else len(decoded))
+def outputs(
+    forward: Callable[[Tensor], Tensor], decoded: Decodable, contract: Preprocess, rows: range | None = None
+) -> Tensor:
+    """`forward` of the images `rows` (None: all), float32 [N, ...] on the CPU."""
+    rows = range(len(decoded)) if rows is None else rows
     device = _device(forward)
     parts = [forward(batch.to(device)).float().cpu() for batch in normalised_batches(decoded, contract, rows)]
     return torch.cat(parts)

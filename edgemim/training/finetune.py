@@ -17,7 +17,7 @@ from edgemim.preprocess import Preprocess
 from edgemim.training.augmentation import Augmentation
 from edgemim.training.classification import Classification, classifier_from
 from edgemim.training.features import outputs
-from edgemim.training.fit import fit
+from edgemim.training.fit import check_batch, fit
 from edgemim.training.images import AugmentedImages
 from edgemim.training.inputs import decoded
 from edgemim.training.run import is_finished, record, run_folder
@@ -72,6 +72,8 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
     contract = checkpoint.preprocess
     model, model_args = classifier_from(checkpoint, classes, pool=settings.head.pool, drop_path=settings.head.drop_path)
     train = decoded(splits.train, contract.size)
+    decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
+    check_batch(settings, len(train))
     if resume and is_finished(out):
         check_same_settings(out, resolved(settings))
         return {"checkpoint": str(out), "stage": "finetune", "finished_before": True}

@@ -7,9 +7,12 @@ on its last batch, must continue with exactly the images that come next.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +41,7 @@ class Fitted:
         resumed_from: Step at which this process took over; 0 for a run done in one go.
         seconds: That this process trained.
         images_per_second: In this process.
-        loss: At the last logged step.
+        loss: At the last logged step; None where this process found every step done.
         device: Where it ran.
         precision: Lightning's name of the arithmetic.
     """
@@ -47,7 +50,7 @@ class Fitted:
     resumed_from: int
     seconds: float
     images_per_second: float
-    loss: float
+    loss: float | None
     device: str
     precision: str
 
@@ -81,11 +84,7 @@ def fit(
         Interrupted, Preempted: A signal stopped the run; its state is saved.
     """
     training = settings.training
-    if len(images) < training.batch_size:
-        raise DataError(
-            f"{settings.data} has {len(images)} images, one batch takes {training.batch_size}; "
-            f"set --batch-size to at most {len(images)}"
-        )
+    check_batch(settings, len(images))
     steps = training.total_steps(len(images))
     state = newest_state(run) if resume else None
     start = state[1] if state else 0
@@ -114,12 +113,13 @@ def fit(
         )
         started = time.monotonic()
         if start < steps:
-            trainer.fit(
-                module,
-                loader(images, order, workers=training.workers),
-                ckpt_path=str(state[0]) if state else None,
-                weights_only=True,
-            )
+            with _interrupts():
+                trainer.fit(
+                    module,
+                    loader(images, order, workers=training.workers),
+                    ckpt_path=str(state[0]) if state else None,
+                    weights_only=True,
+                )
         else:
             assert state is not None
             module.load_state_dict(VerifiedCheckpointIO().load_checkpoint(state[0])["state_dict"], strict=False)
@@ -128,10 +128,38 @@ def fit(
         resumed_from=start,
         seconds=time.monotonic() - started,
         images_per_second=progress.images_per_second,
-        loss=module.metrics.get("loss", float("nan")),
+        loss=module.metrics.get("loss"),
         device=str(trainer.strategy.root_device),
         precision=precision,
     )
+
+
+def check_batch(settings: RunSettings, images: int) -> None:
+    """Refuse a batch that is bigger than the set.
+
+    Raises:
+        DataError: Says how big a batch can be.
+    """
+    wanted = settings.training.batch_size
+    if images < wanted:
+        raise DataError(
+            f"{settings.data} has {images} images, one batch takes {wanted}; set --batch-size to at most {images}"
+        )
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let Ctrl-C through: Lightning makes exit(1) of it, and leaves the process deaf to further ones."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _loggers(run: Path, start: int) -> list[CSVLogger | TensorBoardLogger]:

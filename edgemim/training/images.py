@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,8 +52,14 @@ def loader(images: AugmentedImages, order: BatchOrder, *, workers: int) -> DataL
         collate_fn=_as_it_is,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal, but it is the training process that ends the run after its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -18,9 +18,7 @@ from edgemim.training.settings import TrainingSettings
 
 _LOG_EVERY = 10
 _TEACHER = "method.teacher."
-_CURE = (
-    "lower training.base_lr, set training.clip_grad or training.precision=fp32, and start anew with --overwrite"
-)
+_CURE = "lower training.base_lr, set training.clip_grad or training.precision=fp32, and start anew with --overwrite"
 
 
 class TrainingModule(L.LightningModule):
@@ -67,7 +65,10 @@ class TrainingModule(L.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         # Dropout and drop path take the global generator: seeded per step, and left as it was found.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+            # torch.manual_seed would also queue a call, with a stack trace, for every absent accelerator.
+            torch.default_generator.manual_seed(seed)
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(seed)
             step: Step = self.method(self.batch(raw), rng)
         if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
             self._log(step)
@@ -78,9 +79,7 @@ class TrainingModule(L.LightningModule):
         self.metrics = {name: float(value) for name, value in values.items()}
         wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if wrong:
-            raise TrainingError(
-                f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; {_CURE}"
-            )
+            raise TrainingError(f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; {_CURE}")
         self.metrics["lr"] = self.optimizers().param_groups[-1]["lr"]
         for logger in self.loggers:
             logger.log_metrics(self.metrics, step=self.global_step)

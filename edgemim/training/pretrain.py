@@ -25,8 +25,8 @@ from edgemim.models.weights import load_matching
 from edgemim.preprocess import Preprocess
 from edgemim.training.augmentation import Augmentation
 from edgemim.training.callbacks import DrawReconstructions
-from edgemim.training.features import outputs, patch_features
-from edgemim.training.fit import fit
+from edgemim.training.features import outputs, patch_features, spread
+from edgemim.training.fit import check_batch, fit
 from edgemim.training.images import AugmentedImages
 from edgemim.training.inputs import Decodable, decoded
 from edgemim.training.probe import knn_top1, linear_top1
@@ -73,6 +73,10 @@ def pretrain(
     contract = settings.preprocess.at(input_size(start.model, start.model_args))
     method = build_method(settings, start, contract, fresh=not settings.init)
     train = decoded(splits.train, contract.size)
+    if _probes(splits, settings):
+        decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
+    shown = _shown(splits, contract)
+    check_batch(settings, len(train))
     if resume and is_finished(out):
         check_same_settings(out, _plain(settings))
         return {"checkpoint": str(out), "stage": stage, "finished_before": True}
@@ -89,7 +93,7 @@ def pretrain(
             run=run,
             title=f"{stage} {settings.method['name']}",
             resume=resume,
-            callbacks=_pictures(run, splits, contract, settings, steps),
+            callbacks=_pictures(run, shown, contract, settings, steps),
         )
         scores = probe(method.backbone, splits, contract, settings, train)
         facts = {"scores": scores, "teacher": teacher_record(method.teacher), "init": settings.init or None}
@@ -130,6 +134,7 @@ def build_method(settings: RunSettings, start: Start, contract: Preprocess, *, f
     adapter = adapt(start.model)
     if fresh:
         adapter.initialise()
+    masking.sample(1, adapter.grid, torch.Generator())  # refuses a grid before the run has a folder
     teacher = _teacher(settings, contract) if cls.needs_teacher else None
     method: Method = cls(adapter, masking, own, teacher)
     return method
@@ -138,15 +143,18 @@ def build_method(settings: RunSettings, start: Start, contract: Preprocess, *, f
 def probe(
     model: nn.Module, splits: Splits, contract: Preprocess, settings: RunSettings, train: Decodable
 ) -> dict[str, float]:
-    """k-NN and linear-probe accuracy of frozen features on the test images, where both splits have labels."""
+    """k-NN and linear-probe accuracy of frozen features on the test images.
+
+    Empty where a split has no labels, or all training images have the same one.
+    """
     wanted = settings.evaluation.probe
-    if wanted == "none" or splits.train.labels is None or splits.test.labels is None:
+    if not _probes(splits, settings):
         return {}
-    count = settings.evaluation.max_images
+    rows = spread(len(train), settings.evaluation.max_images)
     forward = patch_features(model)
-    labels = torch.as_tensor(splits.train.require_labels("k-NN"))[:count]
+    labels = torch.as_tensor(splits.train.require_labels("k-NN")[rows.start : rows.stop : rows.step])
     test_labels = torch.as_tensor(splits.test.require_labels("k-NN"))
-    features = outputs(forward, train, contract, count=count)
+    features = outputs(forward, train, contract, rows)
     test = outputs(forward, decoded(splits.test, contract.size), contract)
     scores = {}
     if wanted in ("knn", "both"):
@@ -154,6 +162,13 @@ def probe(
     if wanted in ("linear", "both"):
         scores["linear_top1"] = linear_top1(features, labels, test, test_labels)
     return scores
+
+
+def _probes(splits: Splits, settings: RunSettings) -> bool:
+    labels = splits.train.labels
+    if settings.evaluation.probe == "none" or labels is None or splits.test.labels is None:
+        return False
+    return bool((labels != labels[0]).any())
 
 
 def _start(settings: RunSettings) -> Start:
@@ -185,9 +200,15 @@ def _teacher(settings: RunSettings, contract: Preprocess) -> Teacher:
     return load_teacher(source, settings.teacher, student=contract)
 
 
-def _pictures(run: Path, splits: Splits, contract: Preprocess, settings: RunSettings, steps: int) -> list[L.Callback]:
+def _shown(splits: Splits, contract: Preprocess) -> torch.Tensor:
+    """A few test images, uint8 [B, 3, H, W], to draw reconstructions of."""
     shown = [contract.pixels(splits.test.image(i)) for i in range(min(_SHOWN, len(splits.test)))]
-    images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in shown])
+    return torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in shown])
+
+
+def _pictures(
+    run: Path, images: torch.Tensor, contract: Preprocess, settings: RunSettings, steps: int
+) -> list[L.Callback]:
     every = settings.training.picture_steps or max(1, steps // _PICTURES)
     return [DrawReconstructions(run, images, contract, every)]
 

@@ -44,7 +44,8 @@ def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: boo
         out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.parent / f".{out.name}.lock", timeout=0)
     try:
-        lock.acquire()
+        with writing(out):
+            lock.acquire()
     except Timeout as error:
         raise OutputError(f"another run is writing {out}; wait for it or choose another --out") from error
     try:
@@ -62,7 +63,7 @@ def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: boo
 
 def is_finished(out: Path) -> bool:
     """Whether a run in this folder has come to its end."""
-    return (out / MANIFEST).is_file()
+    return (out / MANIFEST).is_file() and (out / LAST / SETTINGS).is_file()
 
 
 def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **facts: Any) -> dict[str, Any]:

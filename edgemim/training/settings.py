@@ -8,6 +8,17 @@ from typing import Any, Literal
 from edgemim.errors import ConfigError
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
+_NOT_NEGATIVE = (
+    "base_lr",
+    "lr_batch",
+    "min_lr",
+    "weight_decay",
+    "clip_grad",
+    "workers",
+    "save_minutes",
+    "picture_steps",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContractSettings:
@@ -99,6 +110,13 @@ class TrainingSettings:
             raise ConfigError("a run needs a length: give --epochs or --steps")
         if self.batch_size < 1:
             raise ConfigError(f"training.batch_size must be at least 1; got {self.batch_size}")
+        if self.epochs < 0 or self.steps < 0:
+            raise ConfigError(f"a run needs a length: got training.epochs {self.epochs}, training.steps {self.steps}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} must not be negative; got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"training.betas must lie in [0, 1); got {self.betas}")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"training.warmup is a share of the run, in [0, 1]; got {self.warmup}")
         if not 0 < self.layer_decay <= 1:
@@ -128,6 +146,10 @@ class EvaluationSettings:
     probe: Literal["knn", "linear", "both", "none"] = "knn"
     max_images: int = 10_000
 
+    def __post_init__(self) -> None:
+        if self.max_images < 1:
+            raise ConfigError(f"evaluation.max_images must be at least 1; got {self.max_images}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -156,3 +178,7 @@ class RunSettings:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     training: TrainingSettings
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative; got {self.seed}")

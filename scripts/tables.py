@@ -1,0 +1,96 @@
+"""Write the tables of the documents from `benchmarks/results/*.json`; with `--check`, only compare.
+
+    python scripts/tables.py [--check]
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function below. Nobody types a number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "benchmarks/README.md")
+_PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+def quickstart_cifar10() -> str:
+    """The quickstart's table on CIFAR-10, and what it was measured on."""
+    return _quickstart("quickstart_cifar10")
+
+
+def quickstart_digits() -> str:
+    """The quickstart's table on the embedded digits."""
+    return _quickstart("quickstart_digits")
+
+
+def data_cache() -> str:
+    """Images per second by way of reading."""
+    kept = _read("data_cache")
+    lines = ["| reading | images/s per core (median of 5) | least to most |", "| --- | --- | --- |"]
+    lines += [f"| {r['name']} | {r['images_per_s']:,} | {r['min']:,} to {r['max']:,} |" for r in kept["rows"]]
+    return "\n".join([*lines, "", _origin(kept["command"], kept["device"]["cpu"], kept["commit"])])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quickstart-cifar10": quickstart_cifar10,
+    "quickstart-digits": quickstart_digits,
+    "data-cache": data_cache,
+}
+
+
+def render(text: str) -> str:
+    """A document with every table written anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- table: {match.group(1)} -->\n{TABLES[match.group(1)]()}\n<!-- end -->"
+
+    return _PLACE.sub(table, text)
+
+
+def _quickstart(name: str) -> str:
+    from edgemim.pipeline.table import quickstart_table
+
+    kept = _read(name)
+    result = kept["result"]
+    device = result["device"]
+    isa = ", ".join(device["isa"]) or "no vector extension"
+    facts = (
+        f"{result['train_images']:,} training and {result['test_images']:,} test images, {result['seconds'] / 60:.1f} "
+        f"minutes in all on {device['cpu']} ({device['cores']} cores, {isa}); latency of one image. "
+        f"The report's verdict: {result['verdict']}."
+    )
+    return "\n\n".join([quickstart_table(result), facts, _origin(kept["command"], device["cpu"], kept["commit"])])
+
+
+def _origin(command: str, cpu: str, commit: str) -> str:
+    return f"Made by `{command}` on {cpu} at commit `{commit[:12]}`."
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def main() -> None:
+    """Write the documents; with `--check`, exit 1 where one differs."""
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text("utf-8")
+        after = render(before)
+        if after != before:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(after, "utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"not made from benchmarks/results: {', '.join(stale)}; run: python scripts/tables.py")
+
+
+if __name__ == "__main__":
+    main()

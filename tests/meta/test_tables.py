@@ -1,0 +1,28 @@
+"""The tables in the documents are made from the committed results, never typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "tables.py"
+
+
+def test_the_documents_show_what_the_results_say() -> None:
+    done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md"])
+def test_a_document_holds_at_least_one_table_with_its_origin(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    places = text.split("<!-- table: ")[1:]
+    assert places
+    for place in places:
+        table = place.split("<!-- end -->")[0]
+        assert table.count("\n| ") >= 3
+        assert "Made by `" in table

@@ -1,0 +1,155 @@
+"""Tiny methods with random weights, biases included, and the plain reference that recomputes them.
+
+The grid is 2 x 3, so that rows and columns cannot be confused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgemim.config import build
+from edgemim.masking.random import RandomMasking
+from edgemim.methods import METHODS
+from edgemim.methods._base import Batch, Method
+from edgemim.models.adapter import adapt
+from edgemim.models.build import build_backbone
+from edgemim.models.teachers import Teacher, TeacherOrigin
+from edgemim.preprocess import Preprocess
+
+SIZE, PATCH = (16, 24), 8
+STUDENT = {"embed_dim": 16, "depth": 4, "num_heads": 2}
+TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 3}
+DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
+TEACHER_MEAN, TEACHER_STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], ModuleType]:
+    """`reference("positions")`: a module of `tests/references/`."""
+
+    def load(name: str) -> ModuleType:
+        file = Path(__file__).parents[1] / "references" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"reference_{name}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def contract() -> Preprocess:
+    return Preprocess(size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def make_teacher(contract: Preprocess) -> Callable[..., Teacher]:
+    """`make_teacher(**timm arguments)`, with statistics that are not the student's."""
+
+    def make(**arguments: Any) -> Teacher:
+        torch.manual_seed(7)
+        shape = {"img_size": SIZE, "patch_size": PATCH, **TEACHER, **arguments}
+        adapter = adapt(randomise(build_backbone("vit_tiny_patch16_224", shape)))
+        origin = TeacherOrigin(source="test", architecture="vit", licence="MIT", sha256=None)
+        return Teacher(adapter, origin, mean=TEACHER_MEAN, std=TEACHER_STD, student=contract)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
+    """`make_method(name, backbone={...}, teacher={...}, masking=..., **settings)`, in train mode."""
+
+    def make(
+        name: str,
+        backbone: dict[str, Any] | None = None,
+        teacher: dict[str, Any] | None = None,
+        mask_ratio: float = 0.5,
+        **settings: Any,
+    ) -> Method:
+        cls = METHODS.get(name)
+        torch.manual_seed(3)
+        shape = {"img_size": SIZE, "patch_size": PATCH, **STUDENT, **(backbone or {})}
+        model = build_backbone("vit_tiny_patch16_224", shape)
+        teaches = make_teacher(**(teacher or {})) if cls.needs_teacher else None
+        own = build(cls.Settings, {**DECODER, **settings}, "method")
+        method: Method = cls(adapt(model), RandomMasking(mask_ratio=mask_ratio), own, teaches)
+        randomise(method, outside="teacher.")
+        return method
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch() -> Batch:
+    images = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(11))
+    return Batch(images, index=torch.tensor([4, 0, 9]), epoch_share=0.25)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def randomise(module: Any, outside: str = "-") -> Any:
+    """Add noise to every parameter, so that no bias or norm is left at its neutral value."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if not name.startswith(outside):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module
+
+
+@pytest.fixture(scope="session")
+def leaves() -> Callable[..., dict[str, Tensor]]:
+    """`leaves(method)`: trainable parameters by name, as float64 copies that collect gradients of their own."""
+
+    def copy(method: Method) -> dict[str, Tensor]:
+        named = method.named_parameters()
+        return {k: v.detach().double().requires_grad_(v.requires_grad) for k, v in named}
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def part() -> Callable[[dict[str, Tensor], str], dict[str, Tensor]]:
+    """`part(state, "model.")`: the entries under a prefix, without it."""
+
+    def cut(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+    return cut
+
+
+@pytest.fixture(scope="session")
+def assert_same_gradients() -> Callable[[Method, dict[str, Tensor]], None]:
+    """Every trainable tensor of a method has the gradient of its float64 twin."""
+
+    def check(method: Method, twins: dict[str, Tensor]) -> None:
+        for name, parameter in method.named_parameters():
+            twin = twins[name].grad
+            if not parameter.requires_grad or twin is None:
+                assert parameter.grad is None, name
+                continue
+            assert parameter.grad is not None, name
+            # float32 against float64: a gradient is a sum of a few thousand products with a relative error of
+            # 6e-8 each; measured against the largest entry, since small ones are differences of big terms.
+            error = (parameter.grad.double() - twin).abs().max()
+            assert error <= 1e-5 * twin.abs().max() + 1e-12, (name, float(error), float(twin.abs().max()))
+
+    return check

@@ -1,0 +1,114 @@
+"""What every method promises, whatever it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from edgemim.methods import METHODS
+from edgemim.methods._base import Batch, Method, Step
+from edgemim.models.mask_plan import MaskPlan
+
+MakeMethod = Callable[..., Method]
+
+
+@pytest.fixture(params=METHODS.names())
+def method(request: pytest.FixtureRequest, make_method: MakeMethod) -> Method:
+    return make_method(request.param)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_step_gives_a_finite_loss_and_scalars_to_log(method: Method, batch: Batch) -> None:
+    step = method(batch, generator(0))
+    assert isinstance(step, Step)
+    assert step.loss.shape == ()
+    assert step.loss.isfinite()
+    assert step.loss > 0
+    assert step.metrics
+    for name, value in step.metrics.items():
+        assert value.shape == (), name
+        assert value.isfinite(), name
+        assert not value.requires_grad, name
+
+
+def test_the_backward_pass_reaches_the_backbone_and_lowers_the_loss(method: Method, batch: Batch) -> None:
+    plan = method.draw(batch, generator(0))
+    first = method(batch, generator(0), plan).loss
+    first.backward()
+    trainable = [p for p in method.backbone.parameters() if p.requires_grad and p.grad is not None]
+    assert len(trainable) > 10
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainable)
+    with torch.no_grad():
+        for p in method.parameters():
+            if p.grad is not None:
+                p -= 1e-3 * p.grad
+    assert method(batch, generator(0), plan).loss < first
+
+
+def test_chance_comes_from_the_given_generator_alone(method: Method, batch: Batch) -> None:
+    method.eval()
+
+    def loss(seed: int) -> torch.Tensor:
+        torch.rand(3)
+        return method(batch, generator(seed)).loss
+
+    assert torch.equal(loss(1), loss(1))
+    assert not torch.equal(loss(1), loss(2))
+
+
+def test_a_given_plan_is_used_instead_of_a_drawn_one(method: Method, batch: Batch) -> None:
+    plan = MaskPlan.from_keep_ids(torch.tensor([[0, 4, 5], [1, 2, 3], [5, 0, 1]]), (2, 3))
+    step = method.eval()(batch, generator(1), plan)
+    assert torch.equal(step.loss, method(batch, generator(2), plan).loss)
+    assert not torch.equal(step.loss, method(batch, generator(1)).loss)
+
+
+def test_what_is_thrown_away_holds_nothing_of_the_backbone_or_the_teacher(method: Method) -> None:
+    thrown = method.predictor_state()
+    kept = {id(p) for p in method.backbone.parameters()}
+    if method.teacher is not None:
+        kept |= {id(p) for p in method.teacher.parameters()}
+    parameters = dict(method.named_parameters())
+    assert thrown
+    assert not any(id(parameters[name]) in kept for name in thrown if name in parameters)
+    everything = {n for n, p in parameters.items() if id(p) not in kept}
+    assert set(thrown) >= everything
+
+
+def test_reconstructions_are_images_of_the_batch(method: Method, batch: Batch, rng: torch.Generator) -> None:
+    plan = method.draw(batch, rng)
+    with torch.no_grad():
+        images = method.eval().reconstruct(batch, plan)
+    if images is not None:
+        assert images.shape == batch.images.shape
+        assert images.isfinite().all()
+
+
+def test_the_backbone_is_the_model_that_was_given(method: Method) -> None:
+    assert method.backbone is method.adapter.backbone
+    assert type(method.backbone).__module__.startswith("timm.")
+
+
+def test_no_pixel_that_is_hidden_reaches_the_tokens(method: Method, batch: Batch) -> None:
+    plan = method.draw(batch, generator(0))
+    hidden = plan.mask.reshape(-1, 1, 2, 3).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    dirty = torch.where(hidden, torch.full_like(batch.images, 1e5), batch.images)
+    method.eval()
+    clean = method.adapter.forward(batch.images, plan, mode="visible").tokens
+    other = method.adapter.forward(dirty, plan, mode="visible").tokens
+    assert clean is not None
+    assert other is not None
+    assert torch.equal(clean, other)
+
+
+def test_the_settings_are_a_frozen_dataclass_with_defaults(method: Method) -> None:
+    assert dataclasses.is_dataclass(method.Settings)
+    defaults = method.Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(defaults, dataclasses.fields(defaults)[0].name, 0)
