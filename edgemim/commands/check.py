@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
-from edgemim.commands._output import emit, remark
+from edgemim.commands._output import emit, progress_bar, remark
 from edgemim.errors import EXIT_GATE_MISSED
 
 
@@ -21,8 +21,8 @@ def check(
         list[str] | None, typer.Option("--candidate", help="Only this candidate; can be repeated.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of a backend.", min=1)] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Least time measured per candidate.", min=0.01)] = 3.0,
-    runs: Annotated[int, typer.Option("--runs", help="Least number of timed runs per candidate.", min=10)] = 700,
+    seconds: Annotated[float, typer.Option("--seconds", help="Least time measured per candidate.", min=0.01)] = 5.0,
+    runs: Annotated[int, typer.Option("--runs", help="Least number of timed runs per candidate.", min=1)] = 662,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
@@ -36,17 +36,19 @@ def check(
     from edgemim.runtime.gates import parse_gates
 
     folder = out or bundle.with_name(f"{bundle.name}-report")
-    report = check_bundle(
-        bundle,
-        folder,
-        gates=parse_gates(gate) if gate else None,
-        backends=backend,
-        candidates=candidate,
-        threads=threads,
-        seconds=seconds,
-        runs=runs,
-        overwrite=overwrite,
-    )
+    with progress_bar(f"check {bundle.name}") as progress:
+        report = check_bundle(
+            bundle,
+            folder,
+            gates=parse_gates(gate) if gate else None,
+            backends=backend,
+            candidates=candidate,
+            threads=threads,
+            seconds=seconds,
+            runs=runs,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if json:
         emit({**report, "report": str(folder)}, as_json=True)
     else:

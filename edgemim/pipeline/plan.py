@@ -29,8 +29,6 @@ _SHARES = {"teacher": 0.24, "teacher_finetune": 0.22, "student": 0.15, "student_
 # More steps do not help on 1,437 digits; a fast machine then ends early, with the same numbers as another.
 _ENOUGH_FOR_DIGITS = {"teacher": 200, "teacher_finetune": 150, "student": 250, "student_finetune": 300}
 _MEASURED_STEPS = 5
-# Per 64 images, as the small recipes have it; higher than theirs, since these runs are short.
-_BASE_LR = 3e-3
 _LEAST_STEPS = 20
 _SMALL = 48
 
@@ -44,7 +42,8 @@ class Plan:
         teacher_steps, teacher_finetune_steps, student_steps, student_finetune_steps: Optimiser steps.
         batch_size: Images per step, in every stage.
         decoder: Size of the decoder in pretraining.
-        augmentation: Where it differs from the recipes' (digits must not be mirrored).
+        augmentation, optimiser: Where they differ from the recipes' (digits must not be mirrored, and their runs
+            are short).
         check_seconds: Measured time of each candidate in `check`.
     """
 
@@ -57,11 +56,12 @@ class Plan:
     batch_size: int
     decoder: Mapping[str, int]
     augmentation: Mapping[str, Any]
+    optimiser: Mapping[str, float]
     check_seconds: float
 
     def training(self, steps: int) -> dict[str, Any]:
         """The training table of a stage."""
-        return {"steps": steps, "batch_size": self.batch_size, "base_lr": _BASE_LR}
+        return {"steps": steps, "batch_size": self.batch_size, **self.optimiser}
 
     def steps(self) -> dict[str, int]:
         """Steps by stage, for the report."""
@@ -84,7 +84,7 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
         say: Called with a line.
     """
     small = min(splits.train.image(0).size) <= _SMALL
-    geometry = _geometry(small=small, digits=digits)
+    geometry = _geometry(small=small)
     teacher_width, student_width = (96, 64) if digits else (192, 128)
     teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": teacher_width, "depth": 6, "num_heads": 3}
     student = {"name": _ARCHITECTURE, **geometry, "embed_dim": student_width, "depth": 4, "num_heads": 2}
@@ -110,15 +110,17 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
         batch_size=batch_size,
         decoder=decoder,
         augmentation={"flip": False, "min_scale": 0.9} if digits else {},
+        optimiser={"base_lr": 3e-3} if digits else {},
         check_seconds=1.0 if minutes < 5 else 5.0,
     )
 
 
-def _geometry(*, small: bool, digits: bool) -> dict[str, int]:
-    """Input size and patch size: 16 tokens for digits, 64 for other small images, 36 for photos."""
-    if not small:
-        return {"img_size": 96, "patch_size": 16}
-    return {"img_size": 32, "patch_size": 8 if digits else 4}
+def _geometry(*, small: bool) -> dict[str, int]:
+    """Input size and patch size: 16 tokens for small images, 36 for photos.
+
+    More tokens would be better with more time: in minutes on a few cores, more passes over the images are.
+    """
+    return {"img_size": 32, "patch_size": 8} if small else {"img_size": 96, "patch_size": 16}
 
 
 def _overhead(test_images: int) -> float:

@@ -1,0 +1,101 @@
+"""Random crop and flip: a pure function of (seed, epoch, index), inside the image, of the asked size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgemim.preprocess import Pixels
+from edgemim.training.augmentation import Augmentation
+from edgemim.training.settings import AugmentationSettings
+
+IDENTITY = AugmentationSettings(min_scale=1.0, max_scale=1.0, max_aspect=1.0, flip=False)
+
+
+def pixels(height: int, width: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def augmentation(size: tuple[int, int] = (8, 8), seed: int = 0, **settings: float | bool) -> Augmentation:
+    return Augmentation(size=size, settings=AugmentationSettings(**settings), seed=seed)
+
+
+def test_the_same_seed_epoch_and_index_give_the_same_image() -> None:
+    image, augment = pixels(20, 30), augmentation()
+    first = augment(image, 3, 5)
+    augment(image, 0, 0)
+    torch.rand(3)
+    assert torch.equal(augment(image, 3, 5), first)
+    assert not torch.equal(augment(image, 4, 5), first)
+    assert not torch.equal(augment(image, 3, 6), first)
+    assert not torch.equal(augmentation(seed=1)(image, 3, 5), first)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 60), (60, 5), (1, 1), (3, 2), (100, 100), (1, 40), (40, 1)])
+@pytest.mark.parametrize("size", [(8, 8), (4, 12), (12, 4), (2, 64)])
+def test_the_result_has_the_asked_size_whatever_the_image_is(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    for index in range(10):
+        image = augmentation(size)(pixels(*shape), 0, index)
+        assert image.shape == (3, *size)
+        assert image.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (5, 60), (60, 5), (1, 1), (1, 40)])
+def test_the_box_lies_inside_the_image(shape: tuple[int, int]) -> None:
+    augment = augmentation((8, 16))
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        top, left, height, width = augment._box(rng, *shape)
+        assert height > 0
+        assert width > 0
+        assert 0 <= top <= shape[0] - height
+        assert 0 <= left <= shape[1] - width
+
+
+def test_areas_and_aspects_are_those_asked_for() -> None:
+    augment = augmentation((8, 8), min_scale=0.3, max_scale=0.6, max_aspect=1.5)
+    rng = np.random.default_rng(0)
+    boxes = [augment._box(rng, 400, 400) for _ in range(2000)]
+    areas = np.array([h * w / 160_000 for _, _, h, w in boxes])
+    aspects = np.array([w / h for _, _, h, w in boxes])
+    # Sides are rounded to a pixel of some 200.
+    assert 0.297 < areas.min() < 0.31
+    assert 0.59 < areas.max() < 0.606
+    assert 1 / 1.52 < aspects.min() < 1 / 1.45
+    assert 1.45 < aspects.max() < 1.52
+    # As likely flat as tall: log-uniform.
+    assert abs(np.log(aspects).mean()) < 0.03
+    assert abs(areas.mean() - 0.45) < 0.01
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    augment = augmentation((4, 4), min_scale=1.0, max_aspect=1.0)
+    image = pixels(4, 4)
+    plain = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    found = [augment(image, 0, index) for index in range(1000)]
+    mirrored = sum(torch.equal(i, plain.flip(-1)) for i in found)
+    assert mirrored + sum(torch.equal(i, plain) for i in found) == 1000
+    assert 430 < mirrored < 570  # 500 with a deviation of 15.8
+
+
+def test_without_crop_and_flip_the_image_stays_as_it_is() -> None:
+    image = pixels(8, 8)
+    same = Augmentation(size=(8, 8), settings=IDENTITY, seed=0)(image, 0, 0)
+    assert np.array_equal(same.permute(1, 2, 0).numpy(), image)
+
+
+def test_a_crop_of_another_shape_is_resized_with_antialiasing() -> None:
+    # A fine chessboard becomes grey, not black or white.
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    image = np.repeat(board[..., None], 3, axis=2)
+    small = Augmentation(size=(8, 8), settings=IDENTITY, seed=0)(image, 0, 0).float()
+    assert (small - 127.5).abs().max() < 10
+
+
+def test_the_image_is_not_changed() -> None:
+    image = pixels(8, 8)
+    image.setflags(write=False)  # the cache hands out read-only views
+    before = image.copy()
+    Augmentation(size=(8, 8), settings=IDENTITY, seed=0)(image, 0, 0).zero_()
+    assert np.array_equal(image, before)
