@@ -6,6 +6,7 @@ in edgemim, 75 pre-empted, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import typer
 
 from edgemim import __version__
-from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER, EdgemimError
+from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError
 
 _COMMANDS = (
     "pretrain",
@@ -31,6 +32,15 @@ _COMMANDS = (
     "doctor",
     "quickstart",
 )
+
+# What the operating system refuses and the user can mend, wherever it happens: an output, a cache, stdout.
+_REFUSALS = {
+    errno.EACCES: "no permission; change its owner or mode",
+    errno.EPERM: "not permitted; change its owner or mode",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EROFS: "the file system is read-only; write elsewhere",
+}
 
 
 def build_app() -> typer.Typer:
@@ -51,42 +61,54 @@ def build_app() -> typer.Typer:
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose every exception becomes one line on stderr and its exit code; a bug shows its traceback."""
+    """A command that tells of every exception and ends with its exit code; usage errors stay typer's."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except EdgemimError as error:
-            sys.stderr.write(f"edgemim: {_one_line(error)}\n")
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            sys.stderr.write(f"edgemim: {_one_line(error) or 'interrupted'}\n")
-            raise typer.Exit(EXIT_INTERRUPTED) from error
-        except PermissionError as error:
-            sys.stderr.write(f"edgemim: no permission for {error.filename}; change its owner or mode\n")
-            raise typer.Exit(EXIT_USER) from error
-        except (typer.Exit, typer.Abort, SystemExit):
-            raise
-        except BrokenPipeError as error:
-            # The reader of stdout has gone (`edgemim ... | head`): nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from error
-        except Exception as error:
+            sys.stdout.flush()  # a reader that has gone, or a full disk, shows here and not when Python ends
+        except (Exception, KeyboardInterrupt) as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise
-            traceback.print_exc()
-            sys.stderr.write("edgemim: this is a bug in edgemim; please report it with the lines above\n")
-            raise typer.Exit(EXIT_BUG) from error
+            raise typer.Exit(report(error)) from error
 
     return run
+
+
+def report(error: BaseException) -> int:
+    """Tell a person what ended a command: one line on stderr, for a bug its traceback too.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, BrokenPipeError):
+        # The reader of stdout has gone (`edgemim ... | head`): nobody is left to tell.
+        _give_up_stdout()
+        return EXIT_OK
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write(f"edgemim: {_one_line(error) or 'interrupted'}\n")
+        return EXIT_INTERRUPTED
+    if isinstance(error, EdgemimError):
+        sys.stderr.write(f"edgemim: {_one_line(error)}\n")
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        sys.stderr.write(f"edgemim: {error.filename or 'a write'}: {_REFUSALS[error.errno]}\n")
+        _give_up_stdout()
+        return EXIT_USER
+    traceback.print_exception(error)
+    sys.stderr.write("edgemim: this is a bug in edgemim; please report it with the lines above\n")
+    return EXIT_BUG
 
 
 def main() -> None:
     """Entry point of the console script."""
     # Threads that spin while they wait make training many times slower as soon as anything else runs beside it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    build_app()()
+    try:
+        build_app()()
+    except (Exception, KeyboardInterrupt) as error:
+        raise SystemExit(report(error)) from error
 
 
 def _root(
@@ -95,6 +117,14 @@ def _root(
     if version:
         typer.echo(f"edgemim {__version__}")
         raise typer.Exit
+
+
+def _give_up_stdout() -> None:
+    """Let what stdout does not take go nowhere, or Python would complain of it when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

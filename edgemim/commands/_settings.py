@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgemim.config import load_recipe, merge, override
+from edgemim.errors import ConfigError
+from edgemim.methods import METHODS
 
 
 def run_values(
@@ -27,7 +29,8 @@ def run_values(
         init: Checkpoint to start from, which says what the backbone is.
     """
     values = load_recipe(recipe)
-    if backbone is not None and values.get("backbone", {}).get("name") != backbone:
+    own = values.get("backbone")
+    if backbone is not None and (not isinstance(own, Mapping) or own.get("name") != backbone):
         values["backbone"] = {"name": backbone}
     if init is not None:
         values |= {"init": str(init), "backbone": {} if backbone is None else values["backbone"]}
@@ -37,6 +40,21 @@ def run_values(
     if options.get("training.epochs") is not None and options.get("training.steps") is None:
         values["training"].pop("steps", None)
     return override(values, sets or [])
+
+
+def require_method(table: Any, *, teacher: bool) -> None:
+    """Refuse a method that there is not, or that the other command runs.
+
+    Args:
+        table: The settings of the method; without a `name` nothing is said yet.
+        teacher: Whether the command has a teacher to give.
+    """
+    name = table.get("name") if isinstance(table, Mapping) else None
+    if name is None or METHODS.get(str(name)).needs_teacher == teacher:
+        return
+    if teacher:
+        raise ConfigError(f"method {name!r} learns without a teacher; run: edgemim pretrain")
+    raise ConfigError(f"method {name!r} learns from a teacher; run: edgemim distill --teacher TEACHER")
 
 
 def training_options(

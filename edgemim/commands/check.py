@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, progress_bar, remark
 from edgemim.errors import EXIT_GATE_MISSED
 
@@ -36,6 +37,7 @@ def check(
     from edgemim.runtime.gates import parse_gates
 
     folder = out or bundle.with_name(f"{bundle.name}-report")
+    keep(folder, bundle)
     with progress_bar(f"check {bundle.name}") as progress:
         report = check_bundle(
             bundle,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit
 
 
@@ -28,6 +29,7 @@ def convert(
     from edgemim.config import override
     from edgemim.models.convert import convert_file
 
+    keep(out, file)
     values = override({"backbone": {"name": backbone or ""}}, set_ or [])
     artifact = convert_file(file, out, layout=from_, settings=values, licence=licence, overwrite=overwrite)
     emit({"checkpoint": str(out), **artifact.content}, as_json=json)

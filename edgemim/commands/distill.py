@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, remark
-from edgemim.commands._settings import run_values, training_options
+from edgemim.commands._settings import require_method, run_values, training_options
 
 
 def distill(
@@ -46,11 +47,14 @@ def distill(
     Example: edgemim distill --data photos/ --teacher runs/teacher --student vit_tiny_patch16_224 --epochs 100
     --out runs/student
     """
+    keep(out, teacher, init, data)
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
     options |= {"method.name": method, "teacher.source": teacher}
+    require_method({"name": method}, teacher=True)
     values = run_values(recipe or method or "dmae", options=options, backbone=student, sets=set_, init=init)
+    require_method(values.get("method"), teacher=True)
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
     from edgemim.training.settings import RunSettings

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, remark
 
 
@@ -45,6 +46,7 @@ def export(
     from edgemim.config import build
     from edgemim.runtime.gates import parse_gates
 
+    keep(out, checkpoint, calibration, evaluation)
     gates = parse_gates(gate) if gate else {}
     values = {
         "target": target,

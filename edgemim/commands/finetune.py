@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, remark
 from edgemim.commands._settings import run_values, training_options
 
@@ -31,6 +32,7 @@ def finetune(
 
     Example: edgemim finetune runs/student --data labelled/ --epochs 50 --batch-size 128 --out runs/classifier
     """
+    keep(out, checkpoint, data)
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, remark
-from edgemim.commands._settings import run_values, training_options
+from edgemim.commands._settings import require_method, run_values, training_options
 
 
 def pretrain(
@@ -35,15 +36,19 @@ def pretrain(
     Example: edgemim pretrain --data photos/ --backbone vit_tiny_patch16_224 --epochs 100 --batch-size 256
     --out runs/teacher
     """
+    keep(out, init, data)
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
     options["method.name"] = method
+    require_method({"name": method}, teacher=False)
     values = run_values(recipe or method or "mae", options=options, backbone=backbone, sets=set_, init=init)
+    require_method(values.get("method"), teacher=False)
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
     from edgemim.training.settings import RunSettings
 
     result = run(build(RunSettings, values), out, stage="pretrain", resume=resume, overwrite=overwrite)
     emit(result, as_json=json)
-    remark(f"next: edgemim distill --teacher {out} --student NAME --out DIR, or edgemim finetune {out} --data DATA")
+    finetune = f"edgemim finetune {out} --data DATA --out DIR"
+    remark(f"next: edgemim distill --teacher {out} --student NAME --out DIR, or {finetune}")

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._inputs import keep
 from edgemim.commands._output import emit, remark
 from edgemim.errors import EXIT_GATE_MISSED
 
 
 def quickstart(
     data: o.Data = None,
-    minutes: Annotated[float, typer.Option("--minutes", help="About how long it may take.", min=1.0)] = 1.75,
+    minutes: Annotated[float, typer.Option("--minutes", help="About how long it may take.", min=1.0)] = 1.5,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")] = Path(
         "runs/quickstart"
     ),
@@ -26,6 +27,7 @@ def quickstart(
 
     Example: edgemim quickstart --data cifar10/ --minutes 15 --out runs/cifar10
     """
+    keep(out, data)
     from edgemim.pipeline.quickstart import run_quickstart
     from edgemim.pipeline.table import quickstart_table
 

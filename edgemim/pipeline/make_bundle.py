@@ -82,7 +82,7 @@ def make_bundle(
         onnx = _export(checkpoint, calibration, Path(folder) / "fp32")
         if settings.precision == "int8":
             onnx = _quantize(onnx, checkpoint, calibration, settings, Path(folder) / "int8", say)
-        encoded = None if evaluation is None else _encoded(evaluation, settings)
+        encoded = None if evaluation is None else _encoded(evaluation, settings, labelled=checkpoint.num_classes > 0)
         return write_bundle(onnx, out, target=target, gates=limits, evaluation=encoded, overwrite=overwrite)
 
 
@@ -141,17 +141,21 @@ def _evaluation_images(settings: BundleSettings, trained_on: _Data, checkpoint: 
     classes = checkpoint.num_classes
     if settings.evaluation and classes and images.num_classes is not None and images.num_classes > classes:
         raise DataError(f"{spec} has {images.num_classes} classes, the checkpoint {classes}; they do not fit")
+    own, theirs = checkpoint.class_names, images.class_names
+    if own is not None and theirs is not None and own != theirs:
+        shown = [", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (theirs, own)]
+        raise DataError(f"{spec} has the classes {shown[0]}, the checkpoint {shown[1]}; evaluate on the same ones")
     return images
 
 
-def _encoded(images: Images, settings: BundleSettings) -> Iterator[tuple[bytes, int | None]]:
+def _encoded(images: Images, settings: BundleSettings, *, labelled: bool) -> Iterator[tuple[bytes, int | None]]:
     """Encoded images and labels, in a seeded order when not all are taken."""
     rows: Sequence[int] = range(len(images))
     if len(images) > settings.evaluation_count:
         chosen = np.random.default_rng(settings.seed).permutation(len(images))[: settings.evaluation_count]
         rows = sorted(int(i) for i in chosen)
     labels: Any = images.labels
-    usable = labels is not None and not (np.asarray(labels) == UNLABELLED).any()
+    usable = labelled and labels is not None and not (np.asarray(labels) == UNLABELLED).any()
     for i in rows:
         yield images.encoded(i), int(labels[i]) if usable else None
 

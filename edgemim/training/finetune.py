@@ -91,6 +91,7 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
             cutmix=settings.head.cutmix,
         )
         fitted = fit(task, images, settings, contract, run=run, title="finetune", resume=resume)
+        model.to(fitted.device)  # Lightning leaves it on the CPU
         top1 = measure_top1(model, splits.test, test_labels, contract)
         info = CheckpointInfo(
             architecture=checkpoint.architecture,

@@ -95,6 +95,7 @@ def pretrain(
             resume=resume,
             callbacks=_pictures(run, shown, contract, settings, steps),
         )
+        method.backbone.to(fitted.device)  # Lightning leaves it on the CPU
         scores = probe(method.backbone, splits, contract, settings, train)
         facts = {"scores": scores, "teacher": teacher_record(method.teacher), "init": settings.init or None}
         method.cpu()

@@ -24,6 +24,7 @@ from edgemim.preprocess import Pixels, Preprocess
 from edgemim.training.augmentation import Augmentation
 from edgemim.training.fit import Fitted, fit
 from edgemim.training.images import AugmentedImages
+from edgemim.training.pretrain import pretrain
 from edgemim.training.settings import AugmentationSettings, RunSettings
 
 # Dropout and drop path on: a resumed run has to draw the same numbers.
@@ -172,6 +173,20 @@ def train(augmented: Callable[..., AugmentedImages]) -> Callable[..., Fitted]:
         )
 
     return call
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, run_settings: Callable[..., RunSettings]) -> Path:
+    """A finished run of `mae`; its statistics are not the students'."""
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    settings = run_settings(
+        backbone={"embed_dim": 24, "num_heads": 3, "depth": 4},
+        preprocess={"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        evaluation={"probe": "both"},
+    )
+    result = pretrain(settings, out, stage="pretrain")
+    assert result["steps"] == 6
+    return out
 
 
 @pytest.fixture

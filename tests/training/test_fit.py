@@ -5,22 +5,20 @@ from __future__ import annotations
 import csv
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
 
-from edgemim.errors import DataError, OutputError, Preempted, TrainingError
-from edgemim.methods._base import Batch, Method, Step
+from edgemim.errors import DataError, OutputError
+from edgemim.methods._base import Method
 from edgemim.training.callbacks import Interrupted
 from edgemim.training.fit import Fitted
 from edgemim.training.settings import RunSettings
-from edgemim.training.state import LAST, VerifiedCheckpointIO, newest_state
+from edgemim.training.state import newest_state
 
 STEPS = 10
 Train = Callable[..., Fitted]
@@ -199,163 +197,6 @@ def test_losses_are_logged_for_people_and_for_programs(
     assert shown.out == ""
     assert f"test {STEPS}/{STEPS}" in shown.err
     assert "images/s loss" in shown.err
-
-
-class Broken(nn.Module):
-    """A task whose losses or gradients go wrong at one step."""
-
-    def __init__(self, at: int, what: str) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(2))
-        self.at = at
-        self.what = what
-        self.calls = 0
-
-    def forward(self, batch: Batch, rng: torch.Generator) -> Step:
-        bad = self.calls == self.at
-        self.calls += 1
-        loss, second = self.weight.square().sum(), torch.tensor(1.0)
-        if bad and self.what == "loss":
-            loss = loss * float("inf")
-        elif bad and self.what == "term":
-            second = torch.tensor(float("nan"))
-        elif bad and self.what == "gradient":
-            loss = loss + (self.weight * 0).sqrt().sum()  # zero, with an infinite slope
-        return Step(loss, {"loss/first": loss.detach(), "loss/second": second})
-
-
-@pytest.mark.parametrize(
-    ("what", "at", "message"),
-    [
-        ("loss", 0, "loss is inf at step 0; lower training"),
-        ("term", 0, "loss/second is nan at step 0"),
-        ("loss", 9, "loss is inf at step 9"),  # the last
-    ],
-)
-def test_a_loss_that_is_not_finite_names_the_term_and_the_step(
-    train: Train, settings: RunSettings, tmp_path: Path, what: str, at: int, message: str
-) -> None:
-    with pytest.raises(TrainingError, match=message):
-        train(Broken(at, what), settings, tmp_path)
-    assert newest_state(tmp_path) is None
-
-
-def test_weights_that_are_not_finite_never_replace_a_good_state(
-    train: Train, run_settings: MakeSettings, tmp_path: Path
-) -> None:
-    saves_each_step = run_settings(training={"steps": STEPS, "save_minutes": 0.0, "warmup": 0.0})
-    with pytest.raises(TrainingError, match=r"weight is not finite after step 5; lower training\.base_lr"):
-        train(Broken(4, "gradient"), saves_each_step, tmp_path)
-    found = newest_state(tmp_path)
-    assert found is not None
-    assert found[1] == 4
-    state = VerifiedCheckpointIO().load_checkpoint(found[0])["state_dict"]
-    assert all(v.isfinite().all() for v in state.values())
-
-
-def test_each_step_gets_its_own_numbers_and_leaves_the_global_ones(
-    train: Train, settings: RunSettings, tmp_path: Path
-) -> None:
-    seen: list[tuple[float, float]] = []
-
-    class Draws(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-
-        def forward(self, batch: Batch, rng: torch.Generator) -> Step:
-            seen.append((float(torch.rand(1)), float(torch.rand(1, generator=rng))))
-            return Step(self.weight.sum())
-
-    for run in ("a", "b"):
-        torch.manual_seed(5)
-        before = torch.get_rng_state()
-        train(Draws(), settings, tmp_path / run)
-        assert torch.equal(torch.get_rng_state(), before)
-        torch.rand(7)
-    assert seen[:STEPS] == seen[STEPS:]
-    assert len(set(seen)) == STEPS
-
-
-def test_a_batch_says_what_it_holds(train: Train, settings: RunSettings, tmp_path: Path) -> None:
-    batches: list[Batch] = []
-
-    class Looks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-
-        def forward(self, batch: Batch, rng: torch.Generator) -> Step:
-            batches.append(batch)
-            return Step(self.weight.sum())
-
-    train(Looks(), settings, tmp_path)
-    for step, batch in enumerate(batches):
-        assert batch.images.shape == (8, 3, 16, 16)
-        assert batch.images.dtype == torch.float32
-        assert batch.index is not None
-        assert batch.labels is not None
-        assert torch.equal(batch.labels, batch.index % 3)
-        assert batch.epoch_share == step / STEPS
-    # (0 - 0.485) / 0.229 and (1 - 0.485) / 0.229 are the ends of red.
-    red = torch.stack([b.images[:, 0] for b in batches])
-    assert -2.12 < red.min() < -2.0
-    assert 2.1 < red.max() < 2.25
-
-
-@pytest.fixture
-def signals_seen() -> Iterator[list[Any]]:
-    """Handlers of SIGINT and SIGTERM, which have to be the same afterwards."""
-    import signal
-
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    yield before
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_sigint_saves_stops_and_says_how_to_go_on(
-    train: Train, make_mae: MakeMAE, settings: RunSettings, tmp_path: Path, signals_seen: list[Any]
-) -> None:
-    with pytest.raises(Interrupted) as caught:
-        train(make_mae(), settings, tmp_path, stop_at=2)
-    assert str(caught.value) == (
-        f"stopped at step 2 of {STEPS}; its state is in {tmp_path / LAST}; run the same command with --resume to go on"
-    )
-    assert isinstance(caught.value, KeyboardInterrupt)
-    assert not isinstance(caught.value, Exception)
-
-
-def test_sigterm_is_a_preemption(
-    train: Train, make_mae: MakeMAE, settings: RunSettings, tmp_path: Path, signals_seen: list[Any]
-) -> None:
-    import signal
-
-    with pytest.raises(Preempted, match="run the same command with --resume") as caught:
-        train(make_mae(), settings, tmp_path, stop_at=2, number=signal.SIGTERM)
-    assert caught.value.exit_code == 75
-    found = newest_state(tmp_path)
-    assert found is not None
-    assert found[1] == 2
-
-
-def test_a_second_sigint_stops_at_once(
-    augmented: Callable[..., Any],
-    make_mae: MakeMAE,
-    settings: RunSettings,
-    tmp_path: Path,
-    signal_at: Any,
-    contract: Any,
-    signals_seen: list[Any],
-) -> None:
-    import signal
-
-    from edgemim.training.fit import fit
-
-    twice: list[L.Callback] = [signal_at(2, signal.SIGINT), signal_at(2, signal.SIGINT)]
-    with pytest.raises(KeyboardInterrupt) as caught:
-        fit(make_mae(), augmented(24), settings, contract, run=tmp_path, title="test", callbacks=twice)
-    assert not isinstance(caught.value, Interrupted)
-    assert newest_state(tmp_path) is None
 
 
 def test_bf16_trains_too(train: Train, make_mae: MakeMAE, run_settings: MakeSettings, tmp_path: Path) -> None:

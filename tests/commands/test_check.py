@@ -1,0 +1,47 @@
+"""`edgemim check`: its exit code is the gates' and nothing else's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+
+def test_a_missed_gate_is_exit_code_1_and_the_report_is_written(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check]
+    done = cli("check", story.bundle, *one, "--gate", "p50_ms=0.000001", "--out", tmp_path / "report", "--json")
+    assert done.code == 1
+    assert done.json["passed"] is False
+    assert done.json["chosen"] is None
+    (row,) = [row for row in done.json["candidates"] if not row["reference_only"]]
+    assert [gate["name"] for gate in row["gates"] if not gate["passed"]] == ["p50_ms"]
+    (line,) = done.err.splitlines()
+    assert line.startswith("nothing ships: ")
+    assert "limit 1e-06" in line
+    assert (tmp_path / "report" / "report.md").is_file()
+
+
+def test_people_read_the_report_itself(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    one = ["--candidate", "int8-nncf", "--backend", "openvino", *options.check]
+    done = cli("check", story.bundle, *one, "--gate", "top1.max_drop=1", "--out", tmp_path / "report")
+    assert done.code == 0, done.err
+    assert done.out.strip() == (tmp_path / "report" / "report.md").read_text("utf-8").strip()
+    assert "int8-nncf" in done.out
+
+
+def test_without_out_the_report_lies_beside_the_bundle(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    (tmp_path / "mine").symlink_to(story.bundle)
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check]
+    done = cli("check", tmp_path / "mine", *one, "--json")
+    assert done.code == 0, done.err
+    assert done.json["report"] == str(tmp_path / "mine-report")
+    assert (tmp_path / "mine-report" / "report.json").is_file()
+
+
+def test_the_bundle_is_not_changed_by_a_check(cli: Any, story: SimpleNamespace) -> None:
+    assert cli("inspect", story.bundle, "--json").json["fingerprint"] == story.check_done.json["bundle"]["fingerprint"]

@@ -1,0 +1,159 @@
+"""A bundle from a checkpoint: whose images it carries, what it was calibrated on, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgemim.artifact import Artifact, load_artifact
+from edgemim.config import build
+from edgemim.data.images import Images
+from edgemim.data.open import open_splits
+from edgemim.errors import ConfigError, DataError, OutputError
+from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
+
+SEED = 5  # of the classifier's run
+
+
+def bundle(checkpoint: Path, out: Path, said: list[str] | None = None, **settings: Any) -> Artifact:
+    values = {"calibration_count": 8, **settings}
+    return make_bundle(checkpoint, out, build(BundleSettings, values), say=(said if said is not None else []).append)
+
+
+def hashes(images: Images) -> list[str]:
+    return [hashlib.sha256(images.encoded(i)).hexdigest() for i in range(len(images))]
+
+
+def carried(artifact: Artifact) -> tuple[list[str], list[int] | None]:
+    """sha256 of every evaluation image in a bundle, and their labels."""
+    with zipfile.ZipFile(artifact.file("evaluation.zip")) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("images/"))
+        return [hashlib.sha256(archive.read(n)).hexdigest() for n in names], json.loads(archive.read("labels.json"))
+
+
+@pytest.fixture(scope="module")
+def made(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[str]]:
+    """An INT8 bundle with a gate, and what the user was told."""
+    said: list[str] = []
+    out = tmp_path_factory.mktemp("made") / "bundle"
+    return bundle(classifier, out, said, gates={"top1.max_drop": 0.02, "p99_ms": 50.0}), said
+
+
+def test_the_evaluation_images_are_those_that_the_run_held_out(made: tuple[Artifact, list[str]], classes: Path) -> None:
+    splits = open_splits(str(classes), seed=SEED)
+    images, labels = carried(made[0])
+    assert images == hashes(splits.test)
+    assert splits.test.labels is not None
+    assert labels == splits.test.labels.tolist()
+    assert not set(images) & set(hashes(splits.train))
+    # Another seed holds out others: the one of the run counts, not the bundle's own.
+    assert images != hashes(open_splits(str(classes), seed=0).test)
+
+
+def test_the_calibration_record_names_training_images_only(made: tuple[Artifact, list[str]], classes: Path) -> None:
+    artifact, _ = made
+    record = json.loads(artifact.file("calibration.json").read_text("utf-8"))
+    train = hashes(open_splits(str(classes), seed=SEED).train)
+    assert record["count"] == len(record["images"]) == 8
+    assert [image["sha256"] for image in record["images"]] == [train[image["index"]] for image in record["images"]]
+    assert len({image["index"] for image in record["images"]}) == 8
+    assert artifact.content["calibration"] == {"file": "calibration.json", "images": 8}
+
+
+def test_the_user_hears_that_the_calibration_images_are_few(made: tuple[Artifact, list[str]]) -> None:
+    assert made[1] == ["calibration on 8 images is unreliable; use 128 or more"]
+
+
+def test_gates_and_candidates_land_in_the_bundle(made: tuple[Artifact, list[str]]) -> None:
+    content = load_artifact(made[0].path, "bundle").content
+    assert content["gates"] == {"top1.max_drop": 0.02, "p99_ms": 50.0}
+    assert [c["name"] for c in content["candidates"]] == ["fp32", "int8-nncf"]
+    assert content["class_names"] == ["columns", "rows"]
+
+
+def test_every_stage_is_in_the_provenance(made: tuple[Artifact, list[str]]) -> None:
+    assert [r["stage"] for r in made[0].provenance] == ["finetune", "export", "quantize", "bundle"]
+
+
+def test_no_scratch_folder_is_left(made: tuple[Artifact, list[str]]) -> None:
+    assert [p.name for p in made[0].path.parent.iterdir()] == ["bundle"]
+
+
+def test_none_means_no_evaluation_images(classifier: Path, tmp_path: Path) -> None:
+    artifact = bundle(classifier, tmp_path / "bundle", precision="fp32", evaluation="none")
+    assert artifact.content["evaluation"] is None
+    assert "evaluation.zip" not in artifact.files
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fewer_evaluation_images_are_a_seeded_part(classifier: Path, tmp_path: Path, classes: Path, seed: int) -> None:
+    settings = {"precision": "fp32", "evaluation_count": 2, "seed": seed}
+    images, labels = carried(bundle(classifier, tmp_path / "bundle", **settings))
+    held_out = open_splits(str(classes), seed=SEED).test
+    rows = sorted(np.random.default_rng(seed).permutation(len(held_out))[:2].tolist())
+    assert images == hashes(held_out.select(rows))
+    assert labels == held_out.select(rows).require_labels("here").tolist()
+
+
+def test_a_backbone_carries_images_without_labels(backbone: Path, classes: Path, tmp_path: Path) -> None:
+    settings = {"precision": "fp32", "calibration": str(classes), "evaluation": str(classes)}
+    artifact = bundle(backbone, tmp_path / "bundle", **settings)
+    assert artifact.content["evaluation"] == {"file": "evaluation.zip", "count": 4, "labelled": False}
+    assert carried(artifact)[1] is None
+
+
+def test_unlabelled_images_are_carried_for_agreement(classifier: Path, classes: Path, tmp_path: Path) -> None:
+    artifact = bundle(classifier, tmp_path / "bundle", precision="fp32", evaluation=str(classes / "rows"))
+    assert artifact.content["evaluation"]["labelled"] is False
+
+
+def test_without_data_there_is_nothing_to_calibrate_on(backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not say what it was trained on; give some with --calibration"):
+        bundle(backbone, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [(("a", "b", "c"), "has 3 classes, the checkpoint 2"), (("rows", "spots"), "the classes rows, spots, the")],
+)
+def test_images_of_other_classes_are_refused(
+    classifier: Path, classes: Path, tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    for name in folders:
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for file in sorted((classes / "rows").iterdir())[:4]:
+            (tmp_path / "other" / name / file.name).symlink_to(file)
+    with pytest.raises(DataError, match=message):
+        bundle(classifier, tmp_path / "bundle", evaluation=str(tmp_path / "other"))
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "x87"}, "unknown target 'x87'; did you mean 'x86'"),
+        ({"gates": {"p99": 1.0}}, "unknown gate 'p99'"),
+        ({"quantizer": "nnfc"}, "unknown quantizer 'nnfc'; did you mean 'nncf'"),
+        ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8'; got 'int4'"),
+    ],
+)
+def test_an_unknown_name_leaves_nothing(
+    classifier: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bundle(classifier, tmp_path / "bundle", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(OutputError, match="exists; choose another --out"):
+        bundle(tmp_path / "no-such-checkpoint", tmp_path / "out")
