@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from edgemim.config import build, load_recipe
 from edgemim.data.open import Splits
-from edgemim.masking.random import RandomMasking
-from edgemim.methods import METHODS
-from edgemim.methods._base import Batch
-from edgemim.models.adapter import BackboneAdapter, adapt
-from edgemim.models.build import build_backbone, input_size
-from edgemim.models.teachers import Teacher, TeacherOrigin
-from edgemim.preprocess import Preprocess
-from edgemim.training.classification import Classification
-from edgemim.training.precision import lightning_precision
+from edgemim.pipeline.speed import measure_speed
 
 _ARCHITECTURE = "vit_tiny_patch16_224"
 # Share of the training time that each stage gets; the stages without a teacher run as many steps as those with.
@@ -29,7 +18,6 @@ _ARCHITECTURE = "vit_tiny_patch16_224"
 _SHARES = {"teacher": 0.42, "teacher_finetune": 0.14, "student": 0.12, "student_finetune": 0.11}
 # More steps do not help on 1,437 digits; a fast machine then ends early, with the same numbers as another.
 _ENOUGH_FOR_DIGITS = {"teacher": 1000, "teacher_finetune": 250, "student": 300, "student_finetune": 300}
-_MEASURED_STEPS = 5
 _LEAST_STEPS = 20
 _SMALL = 48
 
@@ -42,6 +30,7 @@ class Plan:
         teacher, student: Backbone tables for the recipes.
         teacher_steps, teacher_finetune_steps, student_steps, student_finetune_steps: Optimiser steps.
         batch_size: Images per step, in every stage.
+        threads: Of torch, in the training stages.
         decoder: Size of the decoder in pretraining.
         augmentation, optimiser: Where they differ from the recipes' (digits must not be mirrored, and their runs
             are short).
@@ -55,6 +44,7 @@ class Plan:
     student_steps: int
     student_finetune_steps: int
     batch_size: int
+    threads: int
     decoder: Mapping[str, int]
     augmentation: Mapping[str, Any]
     optimiser: Mapping[str, float]
@@ -74,18 +64,20 @@ class Plan:
         }
 
 
-def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: Callable[[str], None]) -> Plan:
+def make_plan(
+    splits: Splits, *, digits: bool, minutes: float, seed: int, say: Callable[[str], None], spent: float = 0.0
+) -> Plan:
     """Measure a few steps of each stage on this machine and share out the time.
 
     Args:
         splits: Whose first image decides the input size.
         digits: Whether these are the embedded digits, which need fewer tokens and no mirroring.
         minutes: For all of the quickstart.
+        spent: Seconds of them that are over.
         seed: Of the weights of the measured models.
         say: Called with a line.
     """
-    small = min(splits.train.image(0).size) <= _SMALL
-    geometry = _geometry(small=small)
+    geometry = input_geometry(splits)
     teacher_width, student_width = (96, 64) if digits else (192, 128)
     teacher = {"name": _ARCHITECTURE, **geometry, "embed_dim": teacher_width, "depth": 6, "num_heads": 3}
     student = {"name": _ARCHITECTURE, **geometry, "embed_dim": student_width, "depth": 4, "num_heads": 2}
@@ -93,14 +85,15 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
     width = 64 if digits else 128
     decoder = {"decoder_width": width, "decoder_depth": 1 if digits else 2, "decoder_heads": 4}
     torch.manual_seed(seed)
-    seconds = _measure_steps(teacher, student, decoder, batch_size, classes=splits.train.num_classes or 2)
-    budget = max(10.0, minutes * 60 - _overhead(len(splits.test)))
+    speed = measure_speed(teacher, student, decoder, batch_size, classes=splits.train.num_classes or 2)
+    seconds = speed.seconds
+    budget = max(10.0, minutes * 60 - spent - _overhead(len(splits.test)))
     most = _ENOUGH_FOR_DIGITS if digits else {}
     steps = {
         name: min(max(_LEAST_STEPS, int(budget * share / seconds[name])), most.get(name, sys.maxsize))
         for name, share in _SHARES.items()
     }
-    say(f"about {minutes:g} minutes; measured ms per step: {_in_ms(seconds)}")
+    say(f"about {minutes:g} minutes with {speed.threads} threads; measured ms per step: {_in_ms(seconds)}")
     return Plan(
         teacher=teacher,
         student=student,
@@ -109,6 +102,7 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
         student_steps=steps["student"],
         student_finetune_steps=steps["student_finetune"],
         batch_size=batch_size,
+        threads=speed.threads,
         decoder=decoder,
         augmentation={"flip": False, "min_scale": 0.9} if digits else {},
         optimiser={"base_lr": 3e-3} if digits else {},
@@ -116,73 +110,18 @@ def make_plan(splits: Splits, *, digits: bool, minutes: float, seed: int, say: C
     )
 
 
-def _geometry(*, small: bool) -> dict[str, int]:
-    """Input size and patch size: 16 tokens for small images, 36 for photos.
+def input_geometry(splits: Splits) -> dict[str, int]:
+    """Input size and patch size in pixels, by the first image: 16 tokens for small images, 36 for photos.
 
     More tokens would be better with more time: in minutes on a few cores, more passes over the images are.
     """
+    small = min(splits.train.image(0).size) <= _SMALL
     return {"img_size": 32, "patch_size": 8} if small else {"img_size": 96, "patch_size": 16}
 
 
 def _overhead(test_images: int) -> float:
-    """Seconds of everything but training: imports, two exports, INT8, two checks, evaluations."""
+    """Seconds of everything after the plan but training: two exports, INT8, two checks, evaluations; and imports."""
     return 40.0 + 0.01 * min(test_images, 2000)
-
-
-def _measure_steps(
-    teacher: Mapping[str, Any], student: Mapping[str, Any], decoder: Mapping[str, int], batch_size: int, *, classes: int
-) -> dict[str, float]:
-    contract = Preprocess(size=input_size(_build(teacher), teacher))
-    frozen = Teacher(
-        adapt(_build(teacher)),
-        TeacherOrigin(source="", architecture=_ARCHITECTURE, licence="", sha256=None),
-        mean=contract.mean,
-        std=contract.std,
-        student=contract,
-    )
-    modules = {
-        "teacher": _method("mae-small", decoder, adapt(_build(teacher)), None),
-        "teacher_finetune": _classifier(teacher, classes),
-        "student": _method("dmae-small", decoder, adapt(_build(student)), frozen),
-        "student_finetune": _classifier(student, classes),
-    }
-    images = torch.randn(batch_size, 3, *contract.size)
-    batch = Batch(images, torch.randint(0, classes, (batch_size,)))
-    return {name: _seconds_per_step(module, batch) for name, module in modules.items()}
-
-
-def _build(backbone: Mapping[str, Any], classes: int = 0, **arguments: Any) -> nn.Module:
-    own = {k: v for k, v in backbone.items() if k != "name"}
-    return build_backbone(str(backbone["name"]), own | arguments, num_classes=classes)
-
-
-def _method(recipe: str, decoder: Mapping[str, int], adapter: BackboneAdapter, teacher: Teacher | None) -> nn.Module:
-    values = {**load_recipe(recipe)["method"], **decoder}
-    cls = METHODS.get(values.pop("name"))
-    method: nn.Module = cls(adapter, RandomMasking(), build(cls.Settings, values), teacher)
-    return method
-
-
-def _classifier(backbone: Mapping[str, Any], classes: int) -> nn.Module:
-    model = _build(backbone, classes, global_pool="avg")
-    return Classification(model, classes, label_smoothing=0.1, mixup=0.0, cutmix=0.0)
-
-
-def _seconds_per_step(module: nn.Module, batch: Batch) -> float:
-    """Seconds of one step, data and optimiser included by a margin; the best of a few after one for warming up.
-
-    The best, since whatever else runs on the machine only ever makes a step slower.
-    """
-    bf16 = lightning_precision("fastest") == "bf16-mixed"
-    rng = torch.Generator().manual_seed(0)
-    times = []
-    for _ in range(1 + _MEASURED_STEPS):
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = module(batch, rng).loss
-        loss.backward()
-        times.append(time.perf_counter() - started)
-    return 1.2 * min(times[1:]) + 0.006
 
 
 def _in_ms(seconds: Mapping[str, float]) -> str:

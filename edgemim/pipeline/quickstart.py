@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgemim.artifact import load_artifact, refuse_existing, write_text, writing
 from edgemim.config import build, load_recipe, merge
 from edgemim.data.open import open_splits
 from edgemim.pipeline.make_bundle import BundleSettings, Say, make_bundle
-from edgemim.pipeline.plan import Plan, make_plan
+from edgemim.pipeline.plan import Plan, input_geometry, make_plan
 from edgemim.runtime.check import check_bundle
 from edgemim.training.finetune import FinetuneSettings, finetune
 from edgemim.training.inputs import decoded
@@ -53,11 +55,15 @@ def run_quickstart(
     splits = open_splits(data, seed=seed)
     splits.train.require_labels("quickstart")
     splits.test.require_labels("quickstart")
-    plan = make_plan(splits, digits=data == "digits", minutes=minutes, seed=seed, say=say)
+    side = input_geometry(splits)["img_size"]
     for images in (splits.train, splits.test):  # a broken image is found before there is a folder
-        decoded(images, (plan.teacher["img_size"], plan.teacher["img_size"]))
+        decoded(images, (side, side))
+    spent = time.monotonic() - started
+    plan = make_plan(splits, digits=data == "digits", minutes=minutes, spent=spent, seed=seed, say=say)
     _prepare(out)
     stages = _Stages(data, out, plan, seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
     say(f"1/5 teacher: MAE pretraining ({plan.teacher_steps} steps), fine-tuning ({plan.teacher_finetune_steps})")
     teacher = stages.pretrain("teacher-pretrained", "mae-small", plan.teacher, plan.teacher_steps)
     teacher_top1 = stages.finetune(teacher, "teacher", plan.teacher_finetune_steps)
@@ -67,6 +73,7 @@ def run_quickstart(
     say("3/5 the same student, the same steps, without a teacher")
     alone = stages.pretrain("student-alone-pretrained", "mae-small", plan.student, plan.student_steps)
     alone_top1 = stages.finetune(alone, "student-alone", plan.student_finetune_steps)
+    torch.set_num_threads(threads)
     say("4/5 export, INT8")
     make_bundle(out / "student", out / "bundle", _bundle_settings(), say=say)
     make_bundle(out / "teacher", out / "teacher-bundle", _bundle_settings(precision="fp32"), say=say)

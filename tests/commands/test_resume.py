@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,72 +12,94 @@ from typing import Any
 import pytest
 
 from edgemim.artifact import MANIFEST, load_artifact
-from edgemim.training.callbacks import DrawReconstructions
 
-# Sends itself a signal after the third step: a real one, to a real process, at a known moment.
-INTERRUPTED = """
-import os, signal
+# Two runs, each of which gets a real signal after its third step; a process of its own, since a library that was
+# loaded for another test may have left the signals of this one in any state.
+STOPPED = """
+import os, signal, sys
 from edgemim.cli import main
 from edgemim.training.callbacks import DrawReconstructions
 
-def interrupt(self, trainer, *_):
-    if trainer.global_step == 3:
-        os.kill(os.getpid(), signal.SIGINT)
+number = signal.SIGTERM
 
-DrawReconstructions.on_train_batch_end = interrupt
+def stop(self, trainer, *_):
+    if trainer.global_step == 3:
+        os.kill(os.getpid(), number)
+
+DrawReconstructions.on_train_batch_end = stop
+preempted, interrupted = sys.argv.pop(), sys.argv.pop()
+sys.argv += ["--out", preempted]
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
+number = signal.SIGINT
+sys.argv[-1] = interrupted
 main()
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, command: list[str]) -> SimpleNamespace:
+    """Folders of a run after SIGTERM and of one after SIGINT, and what they said."""
+    folder = tmp_path_factory.mktemp("stopped")
+    preempted, interrupted = folder / "preempted", folder / "interrupted"
+    script = [sys.executable, "-c", STOPPED, *command, str(interrupted), str(preempted)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if line.startswith("edgemim: ")]
+    assert "Traceback" not in done.stderr
+    return SimpleNamespace(
+        preempted=preempted, interrupted=interrupted, said=said, code=done.returncode, out=done.stdout
+    )
+
+
+@pytest.fixture(scope="module")
 def command(data: Path, options: SimpleNamespace) -> list[str]:
     """A run of 6 steps, without `--out`."""
     arguments = ["--data", str(data / "photos"), *options.pretrain, "--steps", "6", "--deterministic"]
     return ["pretrain", *map(str, arguments)]
 
 
+@pytest.fixture(scope="module")
+def whole(cli: Any, tmp_path_factory: pytest.TempPathFactory, command: list[str]) -> str:
+    """sha256 of the weights after the 6 steps in one go."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert cli(*command, "--out", out).code == 0
+    return weights(out)
+
+
 def weights(folder: Path) -> str:
     return load_artifact(folder, "checkpoint").files["model.safetensors"].sha256
 
 
-def test_after_ctrl_c_a_run_says_how_to_resume_and_ends_the_same(cli: Any, tmp_path: Path, command: list[str]) -> None:
-    arguments = [*command, "--out", str(tmp_path / "run")]
-    script = [sys.executable, "-c", INTERRUPTED, *arguments]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (130, ""), done.stderr
-    state = tmp_path / "run" / "last"
-    assert done.stderr.splitlines()[-1] == (
-        f"edgemim: stopped at step 3 of 6; its state is in {state}; run the same command with --resume to go on"
-    )
-    assert "Traceback" not in done.stderr
+def test_a_stopped_run_says_how_to_resume_and_exits_with_75_or_130(stopped: SimpleNamespace) -> None:
+    assert stopped.out == "75\n"  # of the first run; nothing else is on stdout
+    assert stopped.code == 130
+    assert stopped.said == [
+        f"edgemim: stopped at step 3 of 6; its state is in {run / 'last'}; run the same command with --resume to go on"
+        for run in (stopped.preempted, stopped.interrupted)
+    ]
+
+
+@pytest.mark.parametrize("name", ["interrupted", "preempted"])
+def test_a_stopped_run_is_no_checkpoint_yet(cli: Any, stopped: SimpleNamespace, name: str, tmp_path: Path) -> None:
+    shutil.copytree(getattr(stopped, name), tmp_path / "run")
     assert not (tmp_path / "run" / MANIFEST).exists()
-    inspected = cli("inspect", tmp_path / "run")
-    assert inspected.code == 2
-    assert "run it again with --resume" in inspected.err
-
-    resumed = cli(*arguments, "--resume", "--json")
-    assert resumed.code == 0, resumed.err
-    assert resumed.json["steps"] == 6
-    assert load_artifact(tmp_path / "run").provenance[-1]["result"]["resumed_from"] == 3
-    assert cli(*command, "--out", tmp_path / "whole").code == 0
-    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    done = cli("inspect", tmp_path / "run")
+    assert done.code == 2
+    assert "run it again with --resume" in done.err
 
 
-def test_a_preempted_run_exits_with_75_and_goes_on(
-    cli: Any, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["interrupted", "preempted"])
+def test_a_resumed_run_ends_with_the_bytes_of_one_that_was_never_stopped(
+    cli: Any, stopped: SimpleNamespace, command: list[str], whole: str, name: str, tmp_path: Path
 ) -> None:
-    def preempt(self: Any, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    arguments = [*command, "--out", str(tmp_path / "run")]
-    with monkeypatch.context() as patch:
-        patch.setattr(DrawReconstructions, "on_train_batch_end", preempt)
-        stopped = cli(*arguments)
-    assert stopped.code == 75
-    assert stopped.err.splitlines()[-1].startswith("edgemim: stopped at step 2 of 6")
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert cli(*arguments, "--resume").code == 0
+    shutil.copytree(getattr(stopped, name), tmp_path / "run")
+    done = cli(*command, "--out", tmp_path / "run", "--resume", "--json")
+    assert done.code == 0, done.err
+    assert done.json["steps"] == 6
+    assert load_artifact(tmp_path / "run").provenance[-1]["result"]["resumed_from"] == 3
+    assert weights(tmp_path / "run") == whole
 
 
 def test_a_finished_run_is_left_as_it_is(cli: Any, tmp_path: Path, command: list[str]) -> None:

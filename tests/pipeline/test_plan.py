@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgemim.data.open import Splits, open_splits
 from edgemim.models.build import build_backbone
 from edgemim.pipeline import plan as module
 from edgemim.pipeline.plan import Plan, make_plan
+from edgemim.pipeline.speed import Speed, measure_speed
 
 STAGES = ("teacher", "teacher_finetune", "student", "student_finetune")
 
@@ -23,7 +26,7 @@ def digits() -> Splits:
 def speed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Seconds per step that the machine is taken to need, by stage."""
     seconds = dict.fromkeys(STAGES, 0.02)
-    monkeypatch.setattr(module, "_measure_steps", lambda *_, **__: seconds)
+    monkeypatch.setattr(module, "measure_speed", lambda *_, **__: Speed(threads=1, seconds=seconds))
     return seconds
 
 
@@ -48,6 +51,22 @@ def test_the_steps_take_their_shares_of_the_time(digits: Splits, speed: dict[str
     # The student without a teacher repeats both stages of the student; it must fit into the same minutes.
     alone = module._SHARES["student"] + module._SHARES["student_finetune"]
     assert sum(module._SHARES.values()) + alone <= 1.1
+
+
+def test_time_that_is_over_is_not_planned_again(digits: Splits, speed: dict[str, float]) -> None:
+    fresh = make_plan(digits, digits=False, minutes=10, seed=0, say=print)
+    late = make_plan(digits, digits=False, minutes=10, seed=0, say=print, spent=300)
+    assert late.teacher_steps < 0.6 * fresh.teacher_steps
+
+
+def test_the_speed_leaves_torchs_threads_as_they_were(digits: Splits, speed: dict[str, float]) -> None:
+    plan = planned(digits, 2, digits=True)
+    before = torch.get_num_threads()
+    measured = measure_speed(plan.teacher, plan.student, plan.decoder, 4, classes=10)
+    assert torch.get_num_threads() == before
+    assert set(measured.seconds) == set(STAGES)
+    assert min(measured.seconds.values()) > 0
+    assert measured.threads >= 1
 
 
 def test_a_slow_machine_still_gets_the_least(digits: Splits, speed: dict[str, float]) -> None:
@@ -96,7 +115,7 @@ def test_a_measured_plan_names_the_speed_of_every_stage(digits: Splits) -> None:
     said: list[str] = []
     plan = planned(digits, 1.5, digits=True, said=said)
     (line,) = said
-    assert line.startswith("about 1.5 minutes; measured ms per step: ")
+    assert re.match(r"about 1.5 minutes with \d+ threads; measured ms per step: ", line)
     assert all(f"{stage} " in line for stage in STAGES)
     assert min(plan.steps().values()) >= module._LEAST_STEPS
 
