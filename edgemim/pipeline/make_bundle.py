@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from edgemim.models.checkpoint import Checkpoint, load_checkpoint
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.gates import check_limits
 from edgemim.runtime.targets import TARGETS
+
+if TYPE_CHECKING:
+    from edgemim.quantize.calibration import Calibration
 
 _GOLDEN = 8
 
@@ -75,13 +78,15 @@ def make_bundle(
     trained_on = _trained_on(checkpoint)
     calibration = _calibration_images(settings, trained_on)
     evaluation = _evaluation_images(settings, trained_on, checkpoint)
+    quantizer = _quantizer(settings)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent)
     with scratch as folder:
         onnx = _export(checkpoint, calibration, Path(folder) / "fp32")
-        if settings.precision == "int8":
-            onnx = _quantize(onnx, checkpoint, calibration, settings, Path(folder) / "int8", say)
+        if quantizer is not None:
+            batches = _batches(checkpoint, calibration, settings, say)
+            onnx = quantizer.quantize(onnx, batches, Path(folder) / "int8")
         encoded = None if evaluation is None else _encoded(evaluation, settings, labelled=checkpoint.num_classes > 0)
         return write_bundle(onnx, out, target=target, gates=limits, evaluation=encoded, overwrite=overwrite)
 
@@ -94,18 +99,22 @@ def _export(checkpoint: Checkpoint, images: Images, out: Path) -> Artifact:
     return export_checkpoint(checkpoint, out, pixels=pixels)
 
 
-def _quantize(
-    onnx: Artifact, checkpoint: Checkpoint, images: Images, settings: BundleSettings, out: Path, say: Say
-) -> Artifact:
-    from edgemim.quantize.calibration import choose_calibration
+def _quantizer(settings: BundleSettings) -> Any:
+    """The quantizer, looked up before the export so that an unknown or missing one costs no time; None for fp32."""
+    if settings.precision != "int8":
+        return None
     from edgemim.quantize.quantizers import QUANTIZERS
 
-    quantizer = QUANTIZERS.get(settings.quantizer)()
+    return QUANTIZERS.get(settings.quantizer)()
+
+
+def _batches(checkpoint: Checkpoint, images: Images, settings: BundleSettings, say: Say) -> Calibration:
+    from edgemim.quantize.calibration import choose_calibration
+
     batches = choose_calibration(images, checkpoint.preprocess, count=settings.calibration_count, seed=settings.seed)
     for note in batches.notes:
         say(note)
-    quantized: Artifact = quantizer.quantize(onnx, batches, out)
-    return quantized
+    return batches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from edgemim.config import resolved
 from edgemim.data.images import Images
 from edgemim.data.open import open_splits
 from edgemim.errors import DataError
@@ -20,7 +19,8 @@ from edgemim.training.features import outputs
 from edgemim.training.fit import check_batch, fit
 from edgemim.training.images import AugmentedImages
 from edgemim.training.inputs import decoded
-from edgemim.training.run import is_finished, record, run_folder
+from edgemim.training.run import identity, is_finished, record, refuse_early, run_folder
+from edgemim.training.seeding import seeded
 from edgemim.training.settings import RunSettings
 from edgemim.training.state import check_same_settings
 
@@ -63,21 +63,24 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
     Raises:
         DataError: The data has no labels, or its splits have different ones.
     """
-    torch.manual_seed(settings.seed)
+    refuse_early(out, resume=resume, overwrite=overwrite)
     splits = open_splits(settings.data, seed=settings.seed)
     labels = splits.train.require_labels("finetune")
     test_labels = splits.test.require_labels("finetune")
     checkpoint = load_checkpoint(settings.init)
     classes = _classes(splits.train, splits.test)
     contract = checkpoint.preprocess
-    model, model_args = classifier_from(checkpoint, classes, pool=settings.head.pool, drop_path=settings.head.drop_path)
+    with seeded(settings.seed):
+        model, model_args = classifier_from(
+            checkpoint, classes, pool=settings.head.pool, drop_path=settings.head.drop_path
+        )
     train = decoded(splits.train, contract.size)
     decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     check_batch(settings, len(train))
     if resume and is_finished(out):
-        check_same_settings(out, resolved(settings))
+        check_same_settings(out, identity(settings, splits.train.fingerprint))
         return {"checkpoint": str(out), "stage": "finetune", "finished_before": True}
-    with run_folder(out, settings, resume=resume, overwrite=overwrite) as run:
+    with run_folder(out, settings, data=splits.train.fingerprint, resume=resume, overwrite=overwrite) as run:
         images = AugmentedImages(
             train,
             labels,

@@ -14,6 +14,7 @@ from edgemim.methods._base import Batch, Step
 from edgemim.preprocess import Preprocess
 from edgemim.training.images import Raw
 from edgemim.training.optimiser import build_optimiser, learning_rate_factor
+from edgemim.training.seeding import step_seed
 from edgemim.training.settings import TrainingSettings
 
 _LOG_EVERY = 10
@@ -101,10 +102,3 @@ class TrainingModule(L.LightningModule):
         # The teacher is frozen and is not saved with the run; Lightning wants every tensor all the same.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(_TEACHER)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
-
-
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """A 63-bit seed that differs for every (seed, rank, step)."""
-    import numpy as np
-
-    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0] >> 1)

@@ -20,24 +20,33 @@ from edgemim.training.fit import Fitted
 from edgemim.training.settings import RunSettings
 from edgemim.training.state import LAST, SETTINGS, check_same_settings, save_settings
 
+# Settings that change how a run is done, not what comes out.
+_FREE = ("workers", "save_minutes", "picture_steps")
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "datasets", "numpy", "pillow")
 
 
 @contextmanager
-def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+def run_folder(out: Path, settings: RunSettings, *, data: str = "", resume: bool, overwrite: bool) -> Iterator[Path]:
     """Prepare `out` for a run and hold its lock.
 
     Call it when everything that can be wrong with the input has been checked: with `overwrite` the old run is
     removed here. `resume` without a saved state starts from the beginning, so that a pre-empted job can always
     be given it.
 
+    Args:
+        out: Folder of the run.
+        settings: Of the run.
+        data: Fingerprint of the training images.
+        resume: Go on from the saved state.
+        overwrite: Replace an earlier run.
+
     Raises:
         OutputError: It exists, is not ours or not a run, is in use, or cannot be written.
-        TrainingError: `resume` with other settings than the run was started with.
+        TrainingError: `resume` with other settings or images than the run was started with.
     """
     if resume:
         _refuse_other(out)
-        check_same_settings(out, resolved(settings))
+        check_same_settings(out, identity(settings, data))
     else:
         refuse_existing(out, overwrite=overwrite)
     with writing(out):
@@ -53,12 +62,35 @@ def run_folder(out: Path, settings: RunSettings, *, resume: bool, overwrite: boo
             if not resume and overwrite:
                 _clear(out)
             (out / MANIFEST).unlink(missing_ok=True)
-            save_settings(out, resolved(settings))
+            save_settings(out, identity(settings, data))
             yield out
     finally:
         # Only the holder removes the file: without it a third run would not see the first one's lock.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def identity(settings: RunSettings, data: str) -> dict[str, Any]:
+    """What must be the same when a run is resumed: all that decides its result.
+
+    Args:
+        settings: Of the run.
+        data: Fingerprint of the training images.
+    """
+    values: dict[str, Any] = resolved(settings)
+    for name in _FREE:
+        values["training"].pop(name)
+    return values | {"data_fingerprint": data}
+
+
+def refuse_early(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder before time is spent on the images; `run_folder` decides again when it begins.
+
+    Raises:
+        OutputError: It exists and may not be replaced.
+    """
+    if not resume:
+        refuse_existing(out, overwrite=overwrite)
 
 
 def is_finished(out: Path) -> bool:
@@ -93,6 +125,3 @@ def _refuse_other(out: Path) -> None:
 def _clear(out: Path) -> None:
     for path in out.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-__all__ = ["LAST", "is_finished", "record", "run_folder", "teacher_record"]

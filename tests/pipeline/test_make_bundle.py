@@ -91,12 +91,11 @@ def test_none_means_no_evaluation_images(classifier: Path, tmp_path: Path) -> No
     assert "evaluation.zip" not in artifact.files
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_fewer_evaluation_images_are_a_seeded_part(classifier: Path, tmp_path: Path, classes: Path, seed: int) -> None:
-    settings = {"precision": "fp32", "evaluation_count": 2, "seed": seed}
+def test_fewer_evaluation_images_are_a_seeded_part(classifier: Path, tmp_path: Path, classes: Path) -> None:
+    settings = {"precision": "fp32", "evaluation_count": 2, "seed": 1}
     images, labels = carried(bundle(classifier, tmp_path / "bundle", **settings))
     held_out = open_splits(str(classes), seed=SEED).test
-    rows = sorted(np.random.default_rng(seed).permutation(len(held_out))[:2].tolist())
+    rows = sorted(np.random.default_rng(1).permutation(len(held_out))[:2].tolist())
     assert images == hashes(held_out.select(rows))
     assert labels == held_out.select(rows).require_labels("here").tolist()
 

@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from edgemim.data.open import Splits, open_splits
 from edgemim.models.build import build_backbone
 from edgemim.pipeline import plan as module
 from edgemim.pipeline.plan import Plan, make_plan
-from edgemim.pipeline.speed import Speed, measure_speed
+from edgemim.pipeline.speed import Speed
 
 STAGES = ("teacher", "teacher_finetune", "student", "student_finetune")
 
@@ -57,16 +56,6 @@ def test_time_that_is_over_is_not_planned_again(digits: Splits, speed: dict[str,
     fresh = make_plan(digits, digits=False, minutes=10, seed=0, say=print)
     late = make_plan(digits, digits=False, minutes=10, seed=0, say=print, spent=300)
     assert late.teacher_steps < 0.6 * fresh.teacher_steps
-
-
-def test_the_speed_leaves_torchs_threads_as_they_were(digits: Splits, speed: dict[str, float]) -> None:
-    plan = planned(digits, 2, digits=True)
-    before = torch.get_num_threads()
-    measured = measure_speed(plan.teacher, plan.student, plan.decoder, 4, classes=10)
-    assert torch.get_num_threads() == before
-    assert set(measured.seconds) == set(STAGES)
-    assert min(measured.seconds.values()) > 0
-    assert measured.threads >= 1
 
 
 def test_a_slow_machine_still_gets_the_least(digits: Splits, speed: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ TINY = Plan(
     decoder={"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
     augmentation={"flip": False},
     optimiser={},
+    threads=1,
     check_seconds=0.01,
 )
 # What the issue promises that `--json` has, by place.
@@ -129,8 +131,6 @@ def test_what_was_not_measured_is_none_and_no_crash() -> None:
 def test_a_broken_image_is_found_before_there_is_a_folder(
     classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     shutil.copytree(classes, tmp_path / "broken")
     last = sorted((tmp_path / "broken" / "rows").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:200])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgemim.errors import OutputError, TrainingError
-from edgemim.training.run import is_finished, run_folder
+from edgemim.training.run import identity, is_finished, run_folder
 from edgemim.training.settings import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
@@ -100,3 +100,19 @@ def test_a_path_through_a_file_is_one_line(tmp_path: Path, run_settings: MakeSet
         run_folder(tmp_path / "file" / "out", run_settings(), resume=False, overwrite=False),
     ):
         pass
+
+
+def test_other_images_under_the_same_name_are_not_resumed_on(tmp_path: Path, run_settings: MakeSettings) -> None:
+    with run_folder(tmp_path / "out", run_settings(), data="aaaa", resume=False, overwrite=False):
+        pass
+    with (
+        pytest.raises(TrainingError, match="data_fingerprint was 'aaaa', is 'bbbb'"),
+        run_folder(tmp_path / "out", run_settings(), data="bbbb", resume=True, overwrite=False),
+    ):
+        pass
+
+
+def test_a_run_may_be_resumed_with_other_workers(run_settings: MakeSettings) -> None:
+    values = identity(run_settings(), "aaaa")
+    assert "workers" not in values["training"]
+    assert "batch_size" in values["training"]
