@@ -243,19 +243,27 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `path` into one line for the user."""
+def writing(path: Path, *, instead: str = "choose another --out") -> Iterator[None]:
+    """Turn the operating system's refusals while writing `path` into one line for the user.
+
+    Args:
+        path: What is written.
+        instead: What the user can do about the place.
+
+    Raises:
+        OutputError: The disk is full, permission is missing, or the like.
+    """
     try:
         yield
     except OSError as error:
         cures = {
-            errno.ENOSPC: "the disk is full; free some space or choose another --out",
-            errno.EDQUOT: "the disk quota is used up; free some space or choose another --out",
-            errno.EACCES: "permission denied; choose another --out",
-            errno.EPERM: "not permitted; choose another --out",
-            errno.EROFS: "the file system is read-only; choose another --out",
-            errno.EEXIST: "a part of the path is a file; choose another --out",
-            errno.ENOTDIR: "a part of the path is a file; choose another --out",
+            errno.ENOSPC: f"the disk is full; free some space or {instead}",
+            errno.EDQUOT: f"the disk quota is used up; free some space or {instead}",
+            errno.EACCES: f"permission denied; {instead}",
+            errno.EPERM: f"not permitted; {instead}",
+            errno.EROFS: f"the file system is read-only; {instead}",
+            errno.EEXIST: f"a part of the path is a file; {instead}",
+            errno.ENOTDIR: f"a part of the path is a file; {instead}",
         }
         if error.errno not in cures or _is_elsewhere(error.filename, path):
             raise

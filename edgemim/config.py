@@ -55,7 +55,8 @@ def load_recipe(name: str) -> dict[str, Any]:
     else:
         stem = name.replace("-", "_")
         if stem not in recipe_names():
-            raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem, recipe_names())}")
+            known = [recipe.replace("_", "-") for recipe in recipe_names()]
+            raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem.replace('_', '-'), known)}")
         text = resources.files("edgemim.recipes").joinpath(f"{stem}.toml").read_text("utf-8")
     try:
         recipe: dict[str, Any] = tomllib.loads(text)

@@ -140,7 +140,12 @@ def read_image(source: Path | str | bytes) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"{name} does not exist") from error
     except _UNREADABLE as error:
-        raise DataError(f"{name} is not an image that can be read: {error}; remove or replace it") from error
+        raise DataError(f"{name} is not an image that can be read: {_reason(error)}; remove or replace it") from error
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says, without the address of the buffer that it read from."""
+    return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ stage and every device can be compared with them.
 
 from __future__ import annotations
 
+import io
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from edgemim.artifact import Artifact, Draft, create_artifact, load_artifact, refuse_existing
+from edgemim.artifact import Artifact, Draft, create_artifact, load_artifact, refuse_existing, write_bytes
 from edgemim.errors import ConfigError
 from edgemim.export.locate import first_difference
 from edgemim.export.parity import TOLERANCE, Parity, check_parity
@@ -94,10 +95,17 @@ def export_checkpoint(
     with create_artifact(out, "onnx", overwrite=overwrite) as draft:
         draft.path(FP32_FILE).write_bytes(serialized)
         for name, array in (("inputs", inputs), ("pixels", pixels), ("outputs", outputs)):
-            np.save(draft.path(f"golden/{name}.npy"), array, allow_pickle=False)
+            write_bytes(draft.path(f"golden/{name}.npy"), _npy(array))
         draft.content = _content(checkpoint, graph, parity, golden=len(pixels))
         _record(draft, checkpoint, batch_size)
     return load_artifact(out, "onnx")
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    """An array as a .npy file in memory: numpy's own writing hides why a disk refused."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def export_graph(checkpoint: Checkpoint, *, batch_size: int = 1) -> ir.Model:

@@ -57,7 +57,7 @@ def cached_build(
         DeviceError: Another process has been building it for half an hour.
     """
     folder = cache / str(facts["backend"]) / engine_key(facts)
-    with writing(cache):
+    with writing(cache, instead="set XDG_CACHE_HOME to a folder with room"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder.with_suffix(".lock"), timeout=_WAIT_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from edgemim.artifact import Artifact, create_artifact, load_artifact, write_text
+from edgemim.artifact import Artifact, create_artifact, load_artifact, write_bytes, write_text
 from edgemim.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -33,7 +34,9 @@ def write_report(
     with create_artifact(out, "report", overwrite=overwrite) as draft:
         write_text(draft.path(REPORT), json.dumps(report, indent=2, allow_nan=False) + "\n")
         write_text(draft.path("report.md"), render_markdown(report))
-        np.savez_compressed(draft.path("samples.npz"), **cast(Any, samples))
+        buffer = io.BytesIO()  # numpy's own writing hides why a disk refused
+        np.savez_compressed(buffer, **cast(Any, samples))
+        write_bytes(draft.path("samples.npz"), buffer.getvalue())
         keys = ("verdict", "passed", "chosen", "chosen_backend")
         draft.content = {key: report[key] for key in keys} | {"bundle": bundle.fingerprint}
         draft.provenance = [dict(record) for record in bundle.provenance]

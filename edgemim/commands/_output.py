@@ -25,6 +25,12 @@ def remark(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def remark_default_data(values: Mapping[str, Any]) -> None:
+    """Tell that no images were named, so that nobody trains on the built-in ones by mistake."""
+    if "data" not in values:
+        remark("no --data was given: these are the built-in digits")
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calls with (done, in all); nothing where stderr is no terminal."""

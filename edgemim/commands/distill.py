@@ -8,7 +8,7 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark
+from edgemim.commands._output import emit, remark, remark_default_data
 from edgemim.commands._settings import require_method, run_values, training_options
 
 
@@ -59,6 +59,7 @@ def distill(
     from edgemim.training.pretrain import pretrain as run
     from edgemim.training.settings import RunSettings
 
+    remark_default_data(values)
     result = run(build(RunSettings, values), out, stage="distill", resume=resume, overwrite=overwrite)
     emit(result, as_json=json)
     remark(f"next: edgemim finetune {out} --data DATA --out DIR, or edgemim export {out} --target x86 --out DIR")

@@ -9,7 +9,7 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark
+from edgemim.commands._output import emit, remark, remark_default_data
 from edgemim.commands._settings import run_values, training_options
 
 
@@ -41,6 +41,7 @@ def finetune(
     from edgemim.training.finetune import FinetuneSettings
     from edgemim.training.finetune import finetune as run
 
+    remark_default_data(values)
     result = run(build(FinetuneSettings, values), out, resume=resume, overwrite=overwrite)
     emit(result, as_json=json)
     remark(f"next: edgemim export {out} --target x86 --out DIR")

@@ -15,7 +15,7 @@ from edgemim.errors import EXIT_GATE_MISSED
 
 def quickstart(
     data: o.Data = None,
-    minutes: Annotated[float, typer.Option("--minutes", help="About how long it may take.", min=1.0)] = 1.75,
+    minutes: Annotated[float, typer.Option("--minutes", help="About how long it may take.", min=1.0)] = 1.6,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")] = Path(
         "runs/quickstart"
     ),

@@ -122,7 +122,7 @@ def decode_cached(
     folder = (cache or default_cache()) / _key(images, shorter_side)
     if (found := _open(folder)) is not None:
         return found
-    with writing(folder):
+    with writing(folder, instead="set XDG_CACHE_HOME to a folder with room"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             # Another process may have made it while this one waited for the lock.

@@ -100,6 +100,8 @@ def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preproces
         loaded = _from_our_folder(path) if (path / MANIFEST).exists() else _from_timm_folder(path)
     elif path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt"):
         loaded = _from_weights(path, architecture, arguments)
+    elif _looks_local(source):
+        raise CheckpointError(f"teacher {source} does not exist; give a folder or weights file that does")
     else:
         loaded = _from_timm(source, arguments)
     model, name, sha256, known_licence, mean, std = loaded
@@ -153,6 +155,11 @@ def _from_weights(path: Path, architecture: str, arguments: Mapping[str, Any]) -
     model = build_backbone(architecture, arguments)
     load_matching(model, state, source=str(path), ignore=_NOT_ENCODER)
     return model, architecture, sha256_of(path), None, IMAGENET_MEAN, IMAGENET_STD
+
+
+def _looks_local(source: str) -> bool:
+    """Whether a name that is no file is meant as one: a mistyped path must not be asked for at a hub."""
+    return source.startswith((".", "/", "~")) or ("/" in source and Path(source).parent.is_dir())
 
 
 def _from_timm(source: str, arguments: Mapping[str, Any]) -> _Loaded:

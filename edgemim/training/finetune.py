@@ -19,7 +19,7 @@ from edgemim.training.features import outputs
 from edgemim.training.fit import check_batch, fit
 from edgemim.training.images import AugmentedImages
 from edgemim.training.inputs import decoded
-from edgemim.training.run import identity, is_finished, record, refuse_early, run_folder
+from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder
 from edgemim.training.seeding import seeded
 from edgemim.training.settings import RunSettings
 from edgemim.training.state import check_same_settings
@@ -74,12 +74,13 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
         model, model_args = classifier_from(
             checkpoint, classes, pool=settings.head.pool, drop_path=settings.head.drop_path
         )
+    if resume:
+        check_same_settings(out, identity(settings, splits.train.fingerprint))
+        if is_finished(out):
+            return finished_run(out, "finetune")
     train = decoded(splits.train, contract.size)
     decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     check_batch(settings, len(train))
-    if resume and is_finished(out):
-        check_same_settings(out, identity(settings, splits.train.fingerprint))
-        return {"checkpoint": str(out), "stage": "finetune", "finished_before": True}
     with run_folder(out, settings, data=splits.train.fingerprint, resume=resume, overwrite=overwrite) as run:
         images = AugmentedImages(
             train,

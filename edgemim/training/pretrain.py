@@ -30,7 +30,7 @@ from edgemim.training.fit import check_batch, fit
 from edgemim.training.images import AugmentedImages
 from edgemim.training.inputs import Decodable, decoded
 from edgemim.training.probe import knn_top1, linear_top1
-from edgemim.training.run import identity, is_finished, record, refuse_early, run_folder, teacher_record
+from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder, teacher_record
 from edgemim.training.seeding import seeded
 from edgemim.training.settings import RunSettings
 from edgemim.training.state import check_same_settings
@@ -74,14 +74,15 @@ def pretrain(
         start = _start(settings)
         contract = settings.preprocess.at(input_size(start.model, start.model_args))
         method = build_method(settings, start, contract, fresh=not settings.init)
+    if resume:
+        check_same_settings(out, identity(settings, splits.train.fingerprint))
+        if is_finished(out):
+            return finished_run(out, stage)
     train = decoded(splits.train, contract.size)
     if _probes(splits, settings):
         decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     shown = _shown(splits, contract)
     check_batch(settings, len(train))
-    if resume and is_finished(out):
-        check_same_settings(out, identity(settings, splits.train.fingerprint))
-        return {"checkpoint": str(out), "stage": stage, "finished_before": True}
     with run_folder(out, settings, data=splits.train.fingerprint, resume=resume, overwrite=overwrite) as run:
         images = AugmentedImages(
             train, None, Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed)

@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from edgemim.artifact import MANIFEST, refuse_existing, stage_record, writing
+from edgemim.artifact import MANIFEST, load_artifact, refuse_existing, stage_record, writing
 from edgemim.config import resolved
 from edgemim.data.open import Splits
-from edgemim.errors import OutputError
+from edgemim.errors import ConfigError, OutputError
 from edgemim.models.teachers import Teacher
 from edgemim.training.fit import Fitted
 from edgemim.training.settings import RunSettings
@@ -87,8 +87,11 @@ def refuse_early(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder before time is spent on the images; `run_folder` decides again when it begins.
 
     Raises:
+        ConfigError: Both `resume` and `overwrite`.
         OutputError: It exists and may not be replaced.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run, --overwrite starts it anew; give one of them")
     if not resume:
         refuse_existing(out, overwrite=overwrite)
 
@@ -96,6 +99,13 @@ def refuse_early(out: Path, *, resume: bool, overwrite: bool) -> None:
 def is_finished(out: Path) -> bool:
     """Whether a run in this folder has come to its end."""
     return (out / MANIFEST).is_file() and (out / LAST / SETTINGS).is_file()
+
+
+def finished_run(out: Path, stage: str) -> dict[str, Any]:
+    """What a run that had come to its end before says of itself, as it said then."""
+    last = load_artifact(out, "checkpoint").provenance[-1]
+    result = {name: last["result"][name] for name in ("steps", "seconds", "images_per_second", "loss")}
+    return {"checkpoint": str(out), "stage": stage, "finished_before": True, **result, **last["scores"]}
 
 
 def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **facts: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Needs: openvino; pip install 'edgemim[openvino]'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,16 +94,26 @@ class OpenVinoSession(Session):
 
 def _compile(file: Path, options: Mapping[str, Any], folder: Path) -> Any:
     """Compile, or load the blob that an earlier compilation left in `folder`."""
-    import openvino
-
     with vendor_failures("openvino", f"compile {file.name}", RuntimeError):
-        core = openvino.Core()
+        core = _core()
         # Read first and compiled from memory: OpenVINO then finds its blob by what the model holds, not by
         # the path it lies at.
         model = core.read_model(str(file))
         if model.is_dynamic():
             raise RuntimeError("the model has dynamic shapes, an edge engine needs static ones")
         return core.compile_model(model, _DEVICE, {**options, "CACHE_DIR": str(folder), "LOG_LEVEL": "LOG_NONE"})
+
+
+@functools.cache
+def _core() -> Any:
+    """The one Core of this process.
+
+    The CPU plugin sets a signal stack per Core; when two live at once the wrong one is put back, and the next
+    signal, such as Ctrl-C, ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 BACKENDS.add("openvino", OpenVinoBackend)

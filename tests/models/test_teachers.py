@@ -204,7 +204,9 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, contract: Preprocess, 
         ("missing.pth", CheckpointError, "teacher missing.pth does not exist"),
         ("no/such/folder", ConfigError, "'no/such/folder' is no folder or weights file that exists, and no hub id"),
         ("hf-hub:a/b/c", ConfigError, "no hub id"),
-        ("~/teacher", ConfigError, "is no folder or weights file that exists"),
+        ("~/teacher", CheckpointError, "teacher ~/teacher does not exist; give a folder or weights file that does"),
+        ("./teacher", CheckpointError, "teacher ./teacher does not exist"),
+        ("/no-such-teacher", CheckpointError, "does not exist"),
         (f"{NAME}.no_such_tag", CheckpointError, "Invalid pretrained tag"),
         (NAME, CheckpointError, "check the name and the network, or give a local folder or file"),
         ("hf-hub:nobody/nothing", CheckpointError, "cannot fetch the weights of teacher 'hf-hub:nobody/nothing'"),
@@ -228,3 +230,13 @@ def test_a_convnet_cannot_teach_patches(tmp_path: Path, make_model: MakeModel, c
     save_file(make_model("resnet10t").state_dict(), tmp_path / "teacher.safetensors")
     with pytest.raises(ConfigError, match="is not a plain vision transformer"):
         load_teacher(str(tmp_path / "teacher.safetensors"), {"backbone": "resnet10t"}, student=contract)
+
+
+def test_a_mistyped_folder_beside_existing_ones_is_not_asked_for_at_the_hub(
+    contract: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`runs/techer` has the form of a hub id, but `runs` is here."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="teacher runs/techer does not exist"):
+        load_teacher("runs/techer", {}, student=contract)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,9 +145,13 @@ def test_a_broken_image_is_found_before_there_is_a_folder(
 @pytest.mark.slow
 def test_on_digits_it_ends_in_time_with_a_student_that_has_learnt(tmp_path: Path) -> None:
     out = tmp_path / "quick"
-    result = run_quickstart("digits", out, minutes=1.75, seed=0, say=print)
+    command = [sys.executable, "-m", "edgemim", "quickstart", "--json", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: the student in INT8 missed the gate, which is no failure here
+    result = json.loads(done.stdout)
     check_result(result, out)
-    assert result["seconds"] < 240  # 120 s where nothing else runs on the two cores
+    assert done.returncode == (0 if result["passed"] else 1)
+    assert result["seconds"] < 180  # 120 s where nothing else runs on the two cores
     assert result["teacher"]["top1"] > 0.8
     assert result["student"]["top1"] > 0.7
     assert result["int8"]["agreement"] > 0.95

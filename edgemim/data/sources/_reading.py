@@ -56,7 +56,7 @@ def reading(what: str, *, cure: str = "restore or remove it") -> Iterator[None]:
     if shown:
         datasets.disable_progress_bars()
     try:
-        with writing(cache_folder()), _unwrapped():
+        with writing(cache_folder(), instead="set HF_HOME to a folder with room"), _unwrapped():
             yield
     # Arrow's exceptions are subclasses of these built-in ones.
     except (DatasetsError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:

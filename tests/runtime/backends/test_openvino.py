@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,31 @@ def test_dynamic_shapes_are_refused(
     bundle = real_bundle(encode=functools.partial(as_onnx, batch="n"), evaluation=None)
     with pytest.raises(DeviceError, match="dynamic shapes, an edge engine needs static ones"):
         BACKEND.compile(bundle, bundle.candidates[0], tmp_path, 1)
+
+
+_INTERRUPT_AFTER_TWO_MODELS = """
+import signal, sys
+from pathlib import Path
+from edgemim.runtime.backends.openvino import OpenVinoBackend
+from edgemim.runtime.bundle import load_bundle
+
+bundle, backend = load_bundle(sys.argv[1]), OpenVinoBackend()
+engine = backend.compile(bundle, bundle.candidates[0], Path(sys.argv[2]), 1)
+first, second = backend.open(engine), backend.open(engine)
+first.close()
+del first
+second.close()
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("alive")
+"""
+
+
+def test_ctrl_c_after_two_models_is_python_s_own(real_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    """Two Cores with overlapping lives left a wrong signal stack behind: the next signal was a crash."""
+    path = real_bundle(evaluation=None).artifact.path
+    command = [sys.executable, "-c", _INTERRUPT_AFTER_TWO_MODELS, str(path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
