@@ -43,7 +43,7 @@ def main() -> None:
         result[name] = Path(result[name]).name
     kept = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(command),
+        "command": shlex.join(["edgemim", "quickstart", "--data", Path(arguments.data).name, *command[4:]]),
         "load_average_1min_before": round(load_before, 2),
         "commit": _commit(),
         "result": result,

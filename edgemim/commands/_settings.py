@@ -8,7 +8,6 @@ from typing import Any
 
 from edgemim.config import load_recipe, merge, override
 from edgemim.errors import ConfigError
-from edgemim.methods import METHODS
 
 
 def run_values(
@@ -49,6 +48,8 @@ def require_method(table: Any, *, teacher: bool) -> None:
         table: The settings of the method; without a `name` nothing is said yet.
         teacher: Whether the command has a teacher to give.
     """
+    from edgemim.methods import METHODS
+
     name = table.get("name") if isinstance(table, Mapping) else None
     if name is None or METHODS.get(str(name)).needs_teacher == teacher:
         return

@@ -208,7 +208,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     ),
     "a teacher's folder that is missing": (
         lambda w: distill(w, "--teacher", w.data / "no-such"),
-        ("no-such' is no folder or weights file that exists",),
+        ("no-such does not exist; give a folder or weights file that does",),
     ),
     "a teacher's file that is missing": (
         lambda w: distill(w, "--teacher", "gone.pth", *TEACHER),

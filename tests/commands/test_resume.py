@@ -108,7 +108,13 @@ def test_a_finished_run_is_left_as_it_is(cli: Any, tmp_path: Path, command: list
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     again = cli(*arguments, "--resume", "--json")
     assert again.code == 0, again.err
-    assert again.json == {"checkpoint": str(tmp_path / "run"), "stage": "pretrain", "finished_before": True}
+    told = load_artifact(tmp_path / "run").provenance[-1]
+    assert (
+        again.json
+        == {"checkpoint": str(tmp_path / "run"), "stage": "pretrain", "finished_before": True}
+        | {name: told["result"][name] for name in ("steps", "seconds", "images_per_second", "loss")}
+        | told["scores"]
+    )
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
 
