@@ -171,18 +171,16 @@ def _loggers(run: Path, start: int) -> list[CSVLogger | TensorBoardLogger]:
     ]
 
 
-class _quiet:  # noqa: N801  (used as a context, reads as a word)
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Lightning's advice on stderr is about trainers, not about the user's run."""
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("lightning.pytorch")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-        self.caught = warnings.catch_warnings()
-        self.caught.__enter__()
-        for module in ("lightning", "torch.utils.data", "torch.optim.lr_scheduler"):
-            warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
-
-    def __exit__(self, *error: object) -> None:
-        self.caught.__exit__(*error)  # type: ignore[arg-type]
-        self.logger.setLevel(self.level)
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in ("lightning", "torch.utils.data", "torch.optim.lr_scheduler"):
+                warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
+            yield
+    finally:
+        logger.setLevel(level)
