@@ -24,7 +24,7 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 quickstart: $(RUN_STAMP)  ## install what the main job needs, and run it on the built-in digits
-	$(BIN)/edgemim quickstart
+	$(BIN)/edgemim quickstart --overwrite
 
 test: lint types  ## install, then lint, types and the default tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
