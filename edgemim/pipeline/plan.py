@@ -121,7 +121,7 @@ def input_geometry(splits: Splits) -> dict[str, int]:
 
 def _overhead(test_images: int) -> float:
     """Seconds of everything after the plan but training: two exports, INT8, two checks, evaluations; and imports."""
-    return 40.0 + 0.01 * min(test_images, 10_000)
+    return 40.0 + 0.02 * min(test_images, 10_000)
 
 
 def _in_ms(seconds: Mapping[str, float]) -> str:
