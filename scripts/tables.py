@@ -30,6 +30,17 @@ def quickstart_digits() -> str:
     return _quickstart("quickstart_digits")
 
 
+def quickstart_runs() -> str:
+    """Every committed quickstart: how far apart the two students were each time."""
+    lines = ["| run | top-1 with teacher | without | commit |", "| --- | --- | --- | --- |"]
+    for file in sorted(RESULTS.glob("quickstart_*.json")):
+        kept = _read(file.stem)
+        top1 = (kept["result"][name]["top1"] for name in ("student", "student_without_teacher"))
+        shown = " | ".join(f"{value:.4f}" for value in top1)
+        lines.append(f"| {file.stem} | {shown} | `{kept['commit'][:12]}` |")
+    return "\n".join([*lines, "", "Made by `python benchmarks/quickstart.py`, seed 0 each time."])
+
+
 def data_cache() -> str:
     """Images per second by way of reading."""
     kept = _read("data_cache")
@@ -41,6 +52,7 @@ def data_cache() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart-cifar10": quickstart_cifar10,
     "quickstart-digits": quickstart_digits,
+    "quickstart-runs": quickstart_runs,
     "data-cache": data_cache,
 }
 
