@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,16 +20,25 @@ class MaskContext:
     Attributes:
         epoch_share: How much of the run is over, in [0, 1].
         index: int64 [B], which images these are, for strategies that remember something about each.
-        signals: Named tensors that other parts computed for this batch (`teacher_attention`: [B, L]).
+        patch_size: Height and width in pixels of a patch of the grid.
+        signals: What the strategy's `needs` asked for: `teacher_attention`, float32 [B, L], how much the
+            teacher looks at each patch.
     """
 
     epoch_share: float = 0.0
     index: Tensor | None = None
+    patch_size: tuple[int, int] = (16, 16)
     signals: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class MaskingStrategy(ABC):
-    """Draws which patches are hidden. A subclass is a frozen dataclass whose fields are its settings."""
+    """Draws which patches are hidden. A subclass is a frozen dataclass whose fields are its settings.
+
+    Attributes:
+        needs: Names of the signals that a method must give it; empty for a strategy that looks at nothing.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def sample(
@@ -37,5 +47,14 @@ class MaskingStrategy(ABC):
         """Draw a plan for `batch` images with a patch grid of `grid` = (height, width).
 
         The counts are exact and the same for each image; every random number comes from `rng`, on whose
-        device the plan lies.
+        device the plan lies. Methods call `check` first, once.
         """
+
+    def check(self, grid: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        """Refuse a grid on which nothing can be drawn, before a run has a folder.
+
+        Raises:
+            ConfigError: Says which setting leaves too few or too many patches.
+        """
+        signals = {name: torch.ones(1, grid[0] * grid[1]) for name in self.needs}
+        self.sample(1, grid, torch.Generator(), MaskContext(patch_size=patch_size, signals=signals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
 from edgemim.masking._base import MaskContext, MaskingStrategy
-from edgemim.models.adapter import BackboneAdapter
+from edgemim.methods import METHODS
+from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 
@@ -25,12 +27,19 @@ class Batch:
         labels: int64 [B], or None.
         index: int64 [B]: which images of the data set these are.
         epoch_share: How much of the run is over, in [0, 1].
+        plain: The same crops without the colour jitter that only the student sees; None where there is none.
     """
 
     images: Tensor
     labels: Tensor | None = None
     index: Tensor | None = None
     epoch_share: float = 0.0
+    plain: Tensor | None = None
+
+    @property
+    def for_teacher(self) -> Tensor:
+        """The images that a teacher looks at."""
+        return self.images if self.plain is None else self.plain
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,14 @@ class Step:
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, terms: Mapping[str, tuple[Tensor, float]]) -> Step:
+        """The sum of named terms, each given unscaled and with its weight; both forms of each are logged."""
+        scaled = {name: term * weight for name, (term, weight) in terms.items()}
+        metrics = {f"loss/{name}": term.detach() for name, term in scaled.items()}
+        metrics |= {f"loss/{name}_unscaled": term.detach() for name, (term, _) in terms.items()}
+        return cls(torch.stack(list(scaled.values())).sum(), metrics)
+
 
 class Method(nn.Module, ABC):
     """One way to train a backbone without labels.
@@ -48,11 +65,28 @@ class Method(nn.Module, ABC):
         adapter: Of the backbone being trained; its timm model is what ships.
         masking: Draws the plan of each step.
         settings: An instance of `Settings`.
-        teacher: Frozen, for methods whose `needs_teacher` is true.
+        teacher: Frozen, for methods whose `needs_teacher` is true. It is resized so that its patch grid is that
+            of the student's final tokens.
+
+    Attributes:
+        student_needs: Abilities that the student's adapter must have.
+        teacher_needs: Those of the teacher's.
+        needs_teacher: Whether it learns from a teacher.
+        teacher_head: Whether the teacher is loaded with its classifier.
+        masks: Whether it hides patches; without, the masking is never asked.
+        gives: Signals that it has for a masking that asks for them.
+
+    Raises:
+        ConfigError: Student, teacher and masking cannot be combined; says what fits instead.
     """
 
     Settings: ClassVar[type]
+    student_needs: ClassVar[tuple[str, ...]] = ("full",)
+    teacher_needs: ClassVar[tuple[str, ...]] = ("full",)
     needs_teacher: ClassVar[bool] = False
+    teacher_head: ClassVar[bool] = False
+    masks: ClassVar[bool] = True
+    gives: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -63,17 +97,32 @@ class Method(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if self.needs_teacher and teacher is None:
-            raise ConfigError(f"{type(self).__name__} learns from a teacher; give one with --teacher")
+            raise ConfigError(f"method {self.name()!r} learns from a teacher; give one with --teacher")
+        _check_student(self, adapter)
+        _check_masking(self, masking)
         self.adapter = adapter
         self.model = adapter.backbone
         self.masking = masking
         self.settings = settings
-        self.teacher = teacher
+        self.teacher = teacher if self.needs_teacher else None
+        if self.teacher is not None:
+            _check_teacher(self, self.teacher)
+            self.teacher.match(adapter.output_grid)
+
+    @classmethod
+    def name(cls) -> str:
+        """As users write it: the name of the file."""
+        return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
 
     @property
     def backbone(self) -> nn.Module:
         """The timm model that ships."""
         return self.model
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head that the backbone ships with; 0 without one."""
+        return 0
 
     @abstractmethod
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
@@ -89,12 +138,67 @@ class Method(nn.Module, ABC):
         """Predicted images [B, 3, H, W] in the student's normalisation; None where there is none to show."""
         return None
 
-    def draw(self, batch: Batch, rng: torch.Generator) -> MaskPlan:
+    def draw(self, batch: Batch, rng: torch.Generator, signals: Mapping[str, Tensor] | None = None) -> MaskPlan:
         """A plan of the method's own masking for this batch."""
-        context = MaskContext(epoch_share=batch.epoch_share, index=batch.index)
+        context = MaskContext(
+            epoch_share=batch.epoch_share,
+            index=batch.index,
+            patch_size=self.adapter.patch_size,
+            signals=signals or {},
+        )
         return self.masking.sample(len(batch.images), self.adapter.grid, rng, context)
+
+    def no_weight_decay(self) -> Collection[str]:
+        """Names of parameters that are not decayed, beside biases and other 1-D ones."""
+        return ()
 
     def predictor_state(self) -> dict[str, Tensor]:
         """What the method trained beside the backbone and throws away at export."""
         outside = ("model.", "teacher.")
         return {k: v for k, v in self.state_dict().items() if not k.startswith(outside)}
+
+    def load_predictor(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Take over what an earlier run of this or a related method threw away, and return the names.
+
+        Tensors that this method has not, or has in another shape, are left out: another decoder starts anew.
+        """
+        own = self.predictor_state()
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        self.load_state_dict(fitting, strict=False)
+        return sorted(fitting)
+
+
+def _check_student(method: Method, adapter: BackboneAdapter) -> None:
+    lacking = [need for need in method.student_needs if need not in adapter.abilities]
+    if not lacking:
+        return
+    fitting = [name for name in METHODS if _can_do(METHODS.get(name), adapter)]
+    raise ConfigError(
+        f"method {method.name()!r} needs a backbone with the ability {lacking[0]!r}; "
+        f"{type(adapter.backbone).__name__} can do {', '.join(adapter.abilities)}, "
+        f"which is enough for the methods {', '.join(fitting) or 'none'}"
+    )
+
+
+def _can_do(method: type[Method], adapter: BackboneAdapter) -> bool:
+    return all(need in adapter.abilities for need in method.student_needs)
+
+
+def _check_teacher(method: Method, teacher: Teacher) -> None:
+    lacking = [need for need in method.teacher_needs if need not in teacher.adapter.abilities]
+    if lacking:
+        raise ConfigError(
+            f"method {method.name()!r} needs a teacher with the ability {lacking[0]!r}; "
+            f"{type(teacher.adapter.backbone).__name__} can do {', '.join(teacher.adapter.abilities)}"
+        )
+
+
+def _check_masking(method: Method, masking: MaskingStrategy) -> None:
+    lacking = [need for need in masking.needs if need not in method.gives]
+    if not lacking:
+        return
+    fitting = [name for name in METHODS if lacking[0] in METHODS.get(name).gives]
+    raise ConfigError(
+        f"the masking needs {lacking[0]!r}, which method {method.name()!r} does not give; "
+        f"methods that do: {', '.join(fitting) or 'none'}"
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemim.losses.mse import mse
-from edgemim.models.adapter import BackboneAdapter
+from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.decoder import MAEDecoder
 from edgemim.models.mask_plan import MaskPlan
 

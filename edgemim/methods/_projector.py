@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from edgemim.errors import ConfigError
-from edgemim.models.vit import initialise_linear
+from edgemim.models.initialise import initialise_linear
 
 PROJECTORS = ("none", "linear", "mlp", "mlp2")
 

@@ -24,7 +24,7 @@ from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._pixels import PixelReconstruction
 from edgemim.methods._projector import build_projector
-from edgemim.models.adapter import BackboneAdapter
+from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 
@@ -69,6 +69,7 @@ class DMAE(Method):
 
     Settings = DMAESettings
     needs_teacher = True
+    student_needs = teacher_needs = ("visible", "blocks")
 
     def __init__(
         self,
@@ -79,9 +80,7 @@ class DMAE(Method):
     ) -> None:
         super().__init__(adapter, masking, settings, teacher)
         assert teacher is not None
-        adapter.check_mode("visible", "method 'dmae' (its student)")
-        teacher.adapter.check_mode("visible", "method 'dmae' (its teacher)")
-        _check_grids(adapter, teacher.adapter)
+        _check_prefix(adapter, teacher.adapter)
         self.student_blocks = _blocks(settings.student_blocks, adapter, "student")
         self.teacher_blocks = _blocks(settings.teacher_blocks, teacher.adapter, "teacher")
         if len(self.student_blocks) != len(self.teacher_blocks):
@@ -104,34 +103,24 @@ class DMAE(Method):
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         plan = plan or self.draw(batch, rng)
-        wanted = self._teacher_features(batch.images, plan)
+        wanted = self._teacher_features(batch.for_teacher, plan)
         features = self.adapter.forward(batch.images, plan, mode="visible", taps=self.student_blocks)
-        pixels = self.pixels(features.tokens, batch.images, plan)
+        pixels = self.pixels(features.final, batch.images, plan)
         alignment = torch.stack(
             [
                 self._distance(project(features.taps[block]), target)
                 for project, block, target in zip(self.projectors, self.student_blocks, wanted, strict=True)
             ]
         ).sum()
-        scaled = self.settings.alignment_weight * alignment
-        metrics = {"loss/pixels": pixels, "loss/alignment": scaled, "loss/alignment_unscaled": alignment}
-        return Step(pixels + scaled, {k: v.detach() for k, v in metrics.items()})
+        return Step.of({"pixels": (pixels, 1.0), "alignment": (alignment, self.settings.alignment_weight)})
 
     def reconstruct(self, batch: Batch, plan: MaskPlan) -> Tensor | None:
-        tokens = self.adapter.forward(batch.images, plan, mode="visible").tokens
-        assert tokens is not None
+        tokens = self.adapter.forward(batch.images, plan, mode="visible").final
         return self.pixels.images(tokens, batch.images, plan)
 
-    @torch.no_grad()
     def _teacher_features(self, images: Tensor, plan: MaskPlan) -> list[Tensor]:
         assert self.teacher is not None
-        features = self.teacher.adapter.forward(
-            self.teacher.own_statistics(images),
-            plan,
-            mode="visible",
-            taps=self.teacher_blocks,
-            stop_after=max(self.teacher_blocks),
-        )
+        features = self.teacher(images, plan, mode="visible", taps=self.teacher_blocks, stop_early=True)
         return [features.taps[block] for block in self.teacher_blocks]
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -142,12 +131,7 @@ class DMAE(Method):
         return loss * teacher.shape[-1] if self.settings.sum_channels else loss
 
 
-def _check_grids(student: BackboneAdapter, teacher: BackboneAdapter) -> None:
-    if student.grid != teacher.grid:
-        raise ConfigError(
-            f"the teacher's patch grid {teacher.grid[0]}x{teacher.grid[1]} is not the student's "
-            f"{student.grid[0]}x{student.grid[1]}; choose img_size and patch_size so that they agree"
-        )
+def _check_prefix(student: BackboneAdapter, teacher: BackboneAdapter) -> None:
     if student.num_prefix != teacher.num_prefix:
         raise ConfigError(
             f"the teacher has {teacher.num_prefix} class and register tokens, the student {student.num_prefix}; "

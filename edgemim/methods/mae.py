@@ -19,7 +19,7 @@ from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._pixels import PixelReconstruction
-from edgemim.models.adapter import BackboneAdapter
+from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 
@@ -43,6 +43,7 @@ class MAE(Method):
     """See the module."""
 
     Settings = MAESettings
+    student_needs = ("visible",)
 
     def __init__(
         self,
@@ -51,8 +52,7 @@ class MAE(Method):
         settings: Any,
         teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(adapter, masking, settings, None)
-        adapter.check_mode("visible", "method 'mae'")
+        super().__init__(adapter, masking, settings, teacher)
         self.pixels = PixelReconstruction(
             adapter,
             width=settings.decoder_width,
@@ -63,13 +63,11 @@ class MAE(Method):
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         plan = plan or self.draw(batch, rng)
-        tokens = self.adapter.forward(batch.images, plan, mode="visible").tokens
-        loss = self.pixels(tokens, batch.images, plan)
-        return Step(loss, {"loss/pixels": loss.detach()})
+        tokens = self.adapter.forward(batch.images, plan, mode="visible").final
+        return Step.of({"pixels": (self.pixels(tokens, batch.images, plan), 1.0)})
 
     def reconstruct(self, batch: Batch, plan: MaskPlan) -> Tensor | None:
-        tokens = self.adapter.forward(batch.images, plan, mode="visible").tokens
-        assert tokens is not None
+        tokens = self.adapter.forward(batch.images, plan, mode="visible").final
         return self.pixels.images(tokens, batch.images, plan)
 
 

@@ -11,9 +11,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
+from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
-from edgemim.models.vit import initialise_linear
 
 
 class MAEDecoder(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -69,6 +70,22 @@ class MaskPlan:
         """int64 [B, M]: ids of the masked patches, ascending."""
         visible, masked, _ = self._counts
         return self._order[:, visible : visible + masked]
+
+    def at(self, grid: tuple[int, int]) -> MaskPlan:
+        """The plan on another grid over the same image, each patch with the role of the nearest of this one.
+
+        Raises:
+            ValueError: The images then differ in their counts (a coarser grid that cuts through cells).
+        """
+        if grid == self.grid:
+            return self
+        rows = torch.arange(grid[0], device=self.role.device) * self.grid[0] // grid[0]
+        columns = torch.arange(grid[1], device=self.role.device) * self.grid[1] // grid[1]
+        role = self.role.view(-1, *self.grid)[:, rows[:, None], columns[None, :]].flatten(1)
+        share = grid[0] * grid[1] / (self.grid[0] * self.grid[1])
+        whole = all(grid[i] % self.grid[i] == 0 for i in (0, 1))
+        counts = tuple(round(c * share) for c in self._counts) if whole else None
+        return MaskPlan(role, grid, cast("tuple[int, int, int] | None", counts))
 
     @cached_property
     def restore_ids(self) -> Tensor:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemim.artifact import MANIFEST, sha256_of
 from edgemim.errors import CheckpointError, ConfigError
-from edgemim.models.adapter import BackboneAdapter, adapt
+from edgemim.models.adapters import adapt
+from edgemim.models.adapters.base import BackboneAdapter, Features
 from edgemim.models.build import build_backbone, check_arguments
 from edgemim.models.checkpoint import load_checkpoint
+from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.weights import load_matching, read_state_dict
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -76,9 +79,46 @@ class Teacher(nn.Module):
         """A teacher stays in eval mode whatever its parent does."""
         return super().train(False)
 
+    @torch.no_grad()
+    def forward(self, images: Tensor, plan: MaskPlan | None = None, **asked: Any) -> Features:
+        """Features of the student's images, without gradient; `asked` goes to `BackboneAdapter.forward`."""
+        return self.adapter.forward(self.prepare(images), plan, **asked)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] normalised as the student's, as the teacher takes them: its statistics, its size."""
+        images = self.own_statistics(images)
+        if tuple(images.shape[2:]) == self.adapter.size:
+            return images
+        return F.interpolate(images, self.adapter.size, mode="bicubic", antialias=True)
+
     def own_statistics(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] normalised as the student's, re-normalised as the teacher's."""
+        """Images normalised as the student's, re-normalised as the teacher's."""
         return images if self._same else images * self.scale + self.shift
+
+    def match(self, grid: tuple[int, int]) -> None:
+        """Let the teacher see images of such a size that its final tokens lie on `grid`.
+
+        Its patches keep their size; its positions are resampled.
+
+        Raises:
+            ConfigError: It cannot take images of that size.
+        """
+        if self.adapter.output_grid == grid:
+            return
+        stride = self.adapter.stride
+        size = (grid[0] * stride[0], grid[1] * stride[1])
+        try:
+            self.adapter = self.adapter.resize(size)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the teacher's patch grid {_x(self.adapter.output_grid)} is not the student's {_x(grid)}, and it "
+                f"cannot be resized: {error}; choose backbone.img_size and backbone.patch_size so that they agree"
+            ) from error
+        if self.adapter.output_grid != grid:
+            raise ConfigError(
+                f"with images of {_x(size)} the teacher's patch grid is {_x(self.adapter.output_grid)}, not the "
+                f"student's {_x(grid)}; choose backbone.img_size and backbone.patch_size so that they agree"
+            )
 
 
 def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preprocess) -> Teacher:
@@ -109,6 +149,10 @@ def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preproces
         source=source, architecture=name, licence=licence or known_licence or "unknown", sha256=sha256
     )
     return Teacher(adapt(model), origin, mean=mean, std=std, student=student)
+
+
+def _x(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 _Loaded = tuple[nn.Module, str, str | None, str | None, tuple[float, ...], tuple[float, ...]]

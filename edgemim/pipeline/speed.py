@@ -15,7 +15,8 @@ from edgemim.config import build, load_recipe
 from edgemim.masking.random import RandomMasking
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch
-from edgemim.models.adapter import BackboneAdapter, adapt
+from edgemim.models.adapters import adapt
+from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.build import build_backbone, input_size
 from edgemim.models.teachers import Teacher, TeacherOrigin
 from edgemim.preprocess import Preprocess

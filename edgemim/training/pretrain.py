@@ -17,7 +17,7 @@ from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
 from edgemim.methods import METHODS
 from edgemim.methods._base import Method
-from edgemim.models.adapter import adapt
+from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone, input_size
 from edgemim.models.checkpoint import CheckpointInfo, finish_run, load_checkpoint
 from edgemim.models.teachers import Teacher, load_teacher

@@ -5,6 +5,7 @@ The grid is 2 x 3, so that rows and columns cannot be confused.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +17,18 @@ import torch
 from torch import Tensor
 
 from edgemim.config import build
+from edgemim.masking._base import MaskingStrategy
 from edgemim.masking.random import RandomMasking
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method
-from edgemim.models.adapter import adapt
+from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.models.teachers import Teacher, TeacherOrigin
 from edgemim.preprocess import Preprocess
 
 SIZE, PATCH = (16, 24), 8
 STUDENT = {"embed_dim": 16, "depth": 4, "num_heads": 2}
-TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 3}
+TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 4}
 DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
 TEACHER_MEAN, TEACHER_STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
@@ -59,12 +61,12 @@ def contract() -> Preprocess:
 
 @pytest.fixture(scope="session")
 def make_teacher(contract: Preprocess) -> Callable[..., Teacher]:
-    """`make_teacher(**timm arguments)`, with statistics that are not the student's."""
+    """`make_teacher(num_classes=0, **timm arguments)`, with statistics that are not the student's."""
 
-    def make(**arguments: Any) -> Teacher:
+    def make(num_classes: int = 0, **arguments: Any) -> Teacher:
         torch.manual_seed(7)
         shape = {"img_size": SIZE, "patch_size": PATCH, **TEACHER, **arguments}
-        adapter = adapt(randomise(build_backbone("vit_tiny_patch16_224", shape)))
+        adapter = adapt(randomise(build_backbone("vit_tiny_patch16_224", shape, num_classes=num_classes)))
         origin = TeacherOrigin(source="test", architecture="vit", licence="MIT", sha256=None)
         return Teacher(adapter, origin, mean=TEACHER_MEAN, std=TEACHER_STD, student=contract)
 
@@ -73,22 +75,28 @@ def make_teacher(contract: Preprocess) -> Callable[..., Teacher]:
 
 @pytest.fixture(scope="session")
 def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
-    """`make_method(name, backbone={...}, teacher={...}, masking=..., **settings)`, in train mode."""
+    """`make_method(name, backbone={...}, teacher={...}, masking=..., **settings)`, in train mode.
+
+    A method that has a decoder gets a tiny one.
+    """
 
     def make(
         name: str,
         backbone: dict[str, Any] | None = None,
         teacher: dict[str, Any] | None = None,
         mask_ratio: float = 0.5,
+        masking: MaskingStrategy | None = None,
         **settings: Any,
     ) -> Method:
         cls = METHODS.get(name)
         torch.manual_seed(3)
         shape = {"img_size": SIZE, "patch_size": PATCH, **STUDENT, **(backbone or {})}
         model = build_backbone("vit_tiny_patch16_224", shape)
-        teaches = make_teacher(**(teacher or {})) if cls.needs_teacher else None
-        own = build(cls.Settings, {**DECODER, **settings}, "method")
-        method: Method = cls(adapt(model), RandomMasking(mask_ratio=mask_ratio), own, teaches)
+        classes = {"num_classes": 5} if cls.teacher_head else {}
+        teaches = make_teacher(**{**classes, **(teacher or {})}) if cls.needs_teacher else None
+        known = {f.name for f in dataclasses.fields(cls.Settings)}
+        own = build(cls.Settings, {**{k: v for k, v in DECODER.items() if k in known}, **settings}, "method")
+        method: Method = cls(adapt(model), masking or RandomMasking(mask_ratio=mask_ratio), own, teaches)
         randomise(method, outside="teacher.")
         return method
 

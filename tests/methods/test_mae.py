@@ -13,7 +13,7 @@ from torch import Tensor
 from edgemim.masking.random import RandomMasking
 from edgemim.methods._base import Batch, Method
 from edgemim.methods.mae import MAE, MAESettings
-from edgemim.models.adapter import adapt
+from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.models.mask_plan import MaskPlan
 

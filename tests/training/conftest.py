@@ -18,7 +18,7 @@ from edgemim.config import build, merge
 from edgemim.masking.random import RandomMasking
 from edgemim.methods._base import Method
 from edgemim.methods.mae import MAE, MAESettings
-from edgemim.models.adapter import adapt
+from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.preprocess import Pixels, Preprocess
 from edgemim.training.augmentation import Augmentation

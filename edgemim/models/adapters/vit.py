@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
-from edgemim.models.adapter import BackboneAdapter, Features
+from edgemim.models.adapters.base import QKV, BackboneAdapter, Features
+from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import VISIBLE, MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
 
@@ -24,7 +25,7 @@ class ViTAdapter(BackboneAdapter):
             of a size that is not a whole number of patches.
     """
 
-    modes = ("full", "visible", "mask_token")
+    abilities: tuple[str, ...] = ("full", "visible", "mask_token", "blocks", "qkv")
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
@@ -32,12 +33,15 @@ class ViTAdapter(BackboneAdapter):
         vit = self.vit = cast(Any, backbone)
         if vit.dynamic_img_size:
             raise ConfigError("masked pretraining needs a fixed image size; leave backbone.dynamic_img_size false")
-        self.grid = vit.patch_embed.grid_size
+        self.size = vit.patch_embed.img_size
+        self.grid = self.output_grid = vit.patch_embed.grid_size
         self.patch_size = vit.patch_embed.patch_size
-        _check_divides(vit.patch_embed.img_size, self.patch_size)
+        _check_divides(self.size, self.patch_size)
         self.width = vit.embed_dim
         self.depth = len(vit.blocks)
         self.num_prefix = vit.num_prefix_tokens
+        if not all(hasattr(b, "norm1") and hasattr(getattr(b, "attn", None), "qkv") for b in vit.blocks):
+            self.abilities = ("full", "visible", "mask_token", "blocks")
 
     @staticmethod
     def fits(backbone: nn.Module) -> bool:
@@ -54,16 +58,33 @@ class ViTAdapter(BackboneAdapter):
         mode: str = "full",
         mask_token: Tensor | None = None,
         taps: Collection[int] = (),
-        stop_after: int | None = None,
+        qkv: Collection[int] = (),
+        stop_early: bool = False,
     ) -> Features:
         x = self._embed(images, plan, mode, mask_token)
-        tapped = {}
-        last = self.depth - 1 if stop_after is None else stop_after
+        tapped, attended = {}, {}
+        last = max([*taps, *qkv], default=-1) if stop_early else self.depth - 1
         for index in range(last + 1):
-            x = self.vit.blocks[index](x)
+            block = self.vit.blocks[index]
+            if index in qkv:
+                if stop_early and index == last and index not in taps:
+                    attended[index] = _split(block.attn, block.attn.qkv(block.norm1(x)))
+                    break
+                joint: list[Tensor] = []
+                handle = block.attn.qkv.register_forward_hook(lambda m, i, out, seen=joint: seen.append(out))
+                try:
+                    x = block(x)
+                finally:
+                    handle.remove()
+                attended[index] = _split(block.attn, joint[-1])
+            else:
+                x = block(x)
             if index in taps:
                 tapped[index] = x
-        return Features(self.vit.norm(x) if stop_after is None else None, tapped)
+        return Features(None if stop_early else self.vit.norm(x), tapped, attended)
+
+    def heads_of(self, block: int) -> int:
+        return int(self.vit.blocks[block].attn.num_heads)
 
     def _embed(self, images: Tensor, plan: MaskPlan | None, mode: str, mask_token: Tensor | None) -> Tensor:
         patches = self.vit.patch_embed(images)
@@ -127,12 +148,9 @@ def _check_divides(size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         )
 
 
-def initialise_linear(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for a linear layer, ones and zeros for a LayerNorm."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
+def _split(attention: Any, joint: Tensor) -> QKV:
+    """The output [B, N, 3 * heads * d] of timm's joint projection, as its attention splits and norms it."""
+    batch, tokens, _ = joint.shape
+    split = joint.reshape(batch, tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+    queries, keys, values = split.unbind(0)
+    return QKV(attention.q_norm(queries), attention.k_norm(keys), values)
