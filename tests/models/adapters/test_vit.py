@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
 from edgemim.models.adapters import adapt
+from edgemim.models.adapters.vit import ViTAdapter
 from edgemim.models.build import build_backbone
 from edgemim.models.mask_plan import MaskPlan
-from edgemim.models.adapters.vit import ViTAdapter
 
 MakeModel = Callable[..., nn.Module]
 
