@@ -67,6 +67,18 @@ class Registry:
         """Register `plugin`; the last line of a plug-in's file, with the file's own name."""
         self._added[name] = plugin
 
+    def find(self, name: str) -> str:
+        """The name of a plug-in as it is listed, whatever its case and dashes; nothing is imported.
+
+        Raises:
+            ConfigError: There is no such plug-in.
+        """
+        wanted = name.strip().lower().replace("_", "-")
+        files = self._files()
+        if wanted not in files:
+            raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(wanted, files)}")
+        return wanted
+
     def get(self, name: str) -> Any:
         """Import the plug-in's file and return what it registered.
 
@@ -74,12 +86,9 @@ class Registry:
             ConfigError: There is no such plug-in.
             MissingDependencyError: A package that the plug-in's `Needs:` names is not installed.
         """
-        wanted = name.strip().lower().replace("_", "-")
-        files = self._files()
-        if wanted not in files:
-            raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(wanted, files)}")
+        wanted = self.find(name)
         if wanted not in self._added:
-            self._import(wanted, files[wanted])
+            self._import(wanted, self._files()[wanted])
         return self._added[wanted]
 
     def _import(self, name: str, file: Path) -> None:

@@ -18,6 +18,14 @@ Data = Annotated[
 Backbone = Annotated[
     str | None, typer.Option("--backbone", help="timm backbone (edgemim list backbones).", metavar="NAME")
 ]
+_TEACHER = typer.Option(
+    "--teacher",
+    help="Our checkpoint folder, a timm folder, a timm name, a hub id, or a .pth/.safetensors file "
+    "(then also --set teacher.backbone=NAME).",
+    metavar="TEACHER",
+)
+Teacher = Annotated[str, _TEACHER]
+OptionalTeacher = Annotated[str | None, _TEACHER]
 Recipe = Annotated[
     str | None, typer.Option("--recipe", help="Name of a shipped recipe, or a TOML file.", metavar="NAME|FILE")
 ]

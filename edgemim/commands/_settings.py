@@ -41,21 +41,27 @@ def run_values(
     return override(values, sets or [])
 
 
-def require_method(table: Any, *, teacher: bool) -> None:
-    """Refuse a method that there is not, or that the other command runs.
+def require_method(table: Any, *, command: str) -> None:
+    """Refuse a method that there is not, or that only another command runs.
 
     Args:
         table: The settings of the method; without a `name` nothing is said yet.
-        teacher: Whether the command has a teacher to give.
+        command: `pretrain` or `distill`.
     """
     from edgemim.methods import METHODS
 
-    name = table.get("name") if isinstance(table, Mapping) else None
-    if name is None or METHODS.get(str(name)).needs_teacher == teacher:
+    given = table.get("name") if isinstance(table, Mapping) else None
+    if given is None:
         return
-    if teacher:
-        raise ConfigError(f"method {name!r} learns without a teacher; run: edgemim pretrain")
-    raise ConfigError(f"method {name!r} learns from a teacher; run: edgemim distill --teacher TEACHER")
+    name = METHODS.find(str(given))
+    commands = METHODS.describe(name).sections["command"].split(", ")
+    if command in commands:
+        return
+    if command == "distill":
+        raise ConfigError(f"method {name!r} is no distillation; run: edgemim {commands[0]} --method {name}")
+    raise ConfigError(
+        f"method {name!r} learns from a teacher; run: edgemim {commands[0]} --method {name} --teacher TEACHER"
+    )
 
 
 def training_options(

@@ -14,15 +14,7 @@ from edgemim.commands._settings import require_method, run_values, training_opti
 
 def distill(
     out: o.Out,
-    teacher: Annotated[
-        str,
-        typer.Option(
-            "--teacher",
-            help="Our checkpoint folder, a timm folder, a timm name, a hub id, or a .pth/.safetensors file "
-            "(then also --set teacher.backbone=NAME).",
-            metavar="TEACHER",
-        ),
-    ],
+    teacher: o.Teacher,
     data: o.Data = None,
     student: Annotated[
         str | None, typer.Option("--student", help="timm backbone of the student.", metavar="NAME")
@@ -52,9 +44,9 @@ def distill(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
     options |= {"method.name": method, "teacher.source": teacher}
-    require_method({"name": method}, teacher=True)
+    require_method({"name": method}, command="distill")
     values = run_values(recipe or method or "dmae", options=options, backbone=student, sets=set_, init=init)
-    require_method(values.get("method"), teacher=True)
+    require_method(values.get("method"), command="distill")
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
     from edgemim.training.settings import RunSettings

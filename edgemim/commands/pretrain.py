@@ -19,6 +19,7 @@ def pretrain(
     method: Annotated[
         str | None, typer.Option("--method", help="edgemim list methods; default: mae.", metavar="NAME")
     ] = None,
+    teacher: o.OptionalTeacher = None,
     recipe: o.Recipe = None,
     epochs: o.Epochs = None,
     steps: o.Steps = None,
@@ -36,14 +37,14 @@ def pretrain(
     Example: edgemim pretrain --data photos/ --backbone vit_tiny_patch16_224 --epochs 100 --batch-size 256
     --out runs/teacher
     """
-    keep(out, init, data)
+    keep(out, teacher, init, data)
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
-    options["method.name"] = method
-    require_method({"name": method}, teacher=False)
+    options |= {"method.name": method, "teacher.source": teacher}
+    require_method({"name": method}, command="pretrain")
     values = run_values(recipe or method or "mae", options=options, backbone=backbone, sets=set_, init=init)
-    require_method(values.get("method"), teacher=False)
+    require_method(values.get("method"), command="pretrain")
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
     from edgemim.training.settings import RunSettings

@@ -82,5 +82,11 @@ def input_size(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
+def classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of a timm model's classifier tensors (`head.`)."""
+    names = model.pretrained_cfg.get("classifier") or "head"  # type: ignore[operator,union-attr]
+    return tuple(f"{n}." for n in ((names,) if isinstance(names, str) else names))
+
+
 def _as_timm_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

@@ -1,4 +1,4 @@
-"""Random crop and flip of one image, a pure function of (seed, epoch, image index).
+"""Random crop, flip and colour jitter of one image, a pure function of (seed, epoch, image index).
 
 Source: the crop is Szegedy et al., "Going Deeper with Convolutions", 2014, arXiv:1409.4842, as used by
 He et al., arXiv:2111.06377, appendix A (RandomResizedCrop and horizontal flip, nothing else).
@@ -19,15 +19,17 @@ from edgemim.preprocess import Pixels
 from edgemim.training.settings import AugmentationSettings
 
 _ATTEMPTS = 10
+# Its numbers are apart from the crop's, so that the crops of a run are the same with and without it.
+_JITTER = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Crops an image at random to `size` and flips it.
+    """Crops an image at random to `size`, flips it and changes its colours.
 
     Args:
         size: Height and width of the result.
-        settings: Areas, aspect ratios, flip.
+        settings: Areas, aspect ratios, flip, strength of the jitter.
         seed: Of the run.
     """
 
@@ -37,6 +39,10 @@ class Augmentation:
 
     def __call__(self, pixels: Pixels, epoch: int, index: int) -> Tensor:
         """uint8 [h, w, 3] to uint8 [3, H, W]."""
+        return self.jitter(self.crop(pixels, epoch, index), epoch, index)
+
+    def crop(self, pixels: Pixels, epoch: int, index: int) -> Tensor:
+        """The crop, flipped or not, in its own colours: uint8 [h, w, 3] to uint8 [3, H, W]."""
         rng = np.random.default_rng((self.seed, epoch, index))
         top, left, height, width = self._box(rng, pixels.shape[0], pixels.shape[1])
         image = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
@@ -46,6 +52,18 @@ class Augmentation:
         if self.settings.flip and rng.random() < 0.5:
             image = functional.horizontal_flip(image)
         return image
+
+    def jitter(self, image: Tensor, epoch: int, index: int) -> Tensor:
+        """Other brightness, then contrast, then saturation (He et al. use none; Ren et al., arXiv:2301.01296, do)."""
+        strength = self.settings.colour_jitter
+        if not strength:
+            return image
+        rng = np.random.default_rng((self.seed, epoch, index, _JITTER))
+        brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3)
+        image = functional.adjust_brightness(image, brightness)
+        image = functional.adjust_contrast(image, contrast)
+        jittered: Tensor = functional.adjust_saturation(image, saturation)
+        return jittered
 
     def _box(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of a crop: random area, log-uniform aspect; the centre after ten misses."""

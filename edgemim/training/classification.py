@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from edgemim.errors import CheckpointError
 from edgemim.methods._base import Batch, Step
-from edgemim.models.build import build_backbone
+from edgemim.models.build import build_backbone, classifiers
 from edgemim.models.checkpoint import Checkpoint
 
 # What fine-tuning makes anew: the head, and the norm that average pooling moves behind the pooling.
@@ -75,16 +75,10 @@ def classifier_from(
         arguments["global_pool"] = pool
     regularised = {**arguments, "drop_path_rate": drop_path} if drop_path else arguments
     model = build_backbone(info.architecture, regularised, num_classes=classes)
-    own, given = model.state_dict(), checkpoint.model.state_dict()
-    kept = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape and not _is_head(k, model)}
-    lost = [k for k in own if k not in kept and not k.startswith(_FRESH) and not _is_head(k, model)]
+    own, given, head = model.state_dict(), checkpoint.model.state_dict(), classifiers(model)
+    kept = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape and not k.startswith(head)}
+    lost = [k for k in own if k not in kept and not k.startswith(_FRESH) and not k.startswith(head)]
     if lost:
         raise CheckpointError(f"{checkpoint.artifact.path} lacks {', '.join(lost[:10])}; it cannot be fine-tuned")
     model.load_state_dict({**own, **kept})
     return model, arguments
-
-
-def _is_head(name: str, model: nn.Module) -> bool:
-    classifier = model.pretrained_cfg.get("classifier") or "head"  # type: ignore[operator,union-attr]
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return name.startswith(tuple(f"{n}." for n in names))

@@ -115,6 +115,7 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
         "seconds": round(fitted.seconds, 2),
         "images_per_second": round(fitted.images_per_second, 1),
         "loss": fitted.loss,
+        "untrained": list(fitted.untrained),
         "top1": top1,
     }
 

@@ -44,6 +44,7 @@ class Fitted:
         loss: At the last logged step; None where this process found every step done.
         device: Where it ran.
         precision: Lightning's name of the arithmetic.
+        untrained: Parameters that never got a gradient.
     """
 
     steps: int
@@ -53,6 +54,7 @@ class Fitted:
     loss: float | None
     device: str
     precision: str
+    untrained: tuple[str, ...] = ()
 
 
 def fit(
@@ -122,7 +124,9 @@ def fit(
                 )
         else:
             assert state is not None
-            module.load_state_dict(VerifiedCheckpointIO().load_checkpoint(state[0])["state_dict"], strict=False)
+            saved = VerifiedCheckpointIO().load_checkpoint(state[0])
+            module.load_state_dict(saved["state_dict"], strict=False)
+            module.untrained = tuple(saved.get("untrained", ()))
     return Fitted(
         steps=steps,
         resumed_from=start,
@@ -131,6 +135,7 @@ def fit(
         loss=module.metrics.get("loss"),
         device=str(trainer.strategy.root_device),
         precision=precision,
+        untrained=module.untrained or (),
     )
 
 

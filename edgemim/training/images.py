@@ -35,10 +35,17 @@ class AugmentedImages(Dataset[Raw]):
         return len(self.decoded)
 
     def __getitems__(self, places: Sequence[Place]) -> Raw:
-        """uint8 images [B, 3, H, W], index [B], epoch [B] and, where there are some, labels [B]."""
-        images = [self.augmentation(self.decoded.get(index), epoch, index) for epoch, index in places]
+        """uint8 images [B, 3, H, W], index [B], epoch [B] and, where there are some, labels [B].
+
+        Where the colour jitter is not for a teacher, `plain` holds the same crops without it.
+        """
+        crops = [self.augmentation.crop(self.decoded.get(index), epoch, index) for epoch, index in places]
+        images = [self.augmentation.jitter(crop, *place) for crop, place in zip(crops, places, strict=True)]
         index = torch.tensor([i for _, i in places])
         batch = {"images": torch.stack(images), "index": index, "epoch": torch.tensor([e for e, _ in places])}
+        settings = self.augmentation.settings
+        if settings.colour_jitter and not settings.jitter_teacher:
+            batch["plain"] = torch.stack(crops)
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch

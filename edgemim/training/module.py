@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
@@ -16,6 +15,8 @@ from edgemim.training.images import Raw
 from edgemim.training.optimiser import build_optimiser, learning_rate_factor
 from edgemim.training.seeding import step_seed
 from edgemim.training.settings import TrainingSettings
+from edgemim.training.untrained import without_gradient
+from edgemim.training.watch import FiniteWatch
 
 _LOG_EVERY = 10
 _TEACHER = "method.teacher."
@@ -51,14 +52,24 @@ class TrainingModule(L.LightningModule):
         self.steps = steps
         self.seed = seed
         self.metrics: dict[str, float] = {}
+        self.untrained: tuple[str, ...] | None = None
+        self._watch = FiniteWatch()
         self.register_buffer("mean", torch.tensor(contract.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(contract.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def batch(self, raw: Raw) -> Batch:
         """A raw batch as the method takes it: float32 images, normalised."""
-        images = (raw["images"].float() - self.mean) / self.std
-        share = self.global_step / self.steps
-        return Batch(images, raw.get("labels"), raw.get("index"), share)
+        images, plain = self._normalised(raw["images"]), raw.get("plain")
+        return Batch(
+            images,
+            raw.get("labels"),
+            raw.get("index"),
+            epoch_share=self.global_step / self.steps,
+            plain=None if plain is None else self._normalised(plain),
+        )
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() - self.mean) / self.std
 
     def training_step(self, raw: Raw, batch_idx: int) -> Tensor:
         seed = step_seed(self.seed, self.global_rank, self.global_step)
@@ -71,19 +82,30 @@ class TrainingModule(L.LightningModule):
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
             step: Step = self.method(self.batch(raw), rng)
+        values = {**step.metrics, "loss": step.loss.detach()}
+        self._watch.see(values, self.global_step)
         if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
-            self._log(step)
+            self._log(values)
         return step.loss
 
-    def _log(self, step: Step) -> None:
-        values = {"loss": step.loss.detach(), **step.metrics}
+    def on_after_backward(self) -> None:
+        # The last step too: at the first, a zero in the path (a fresh LayerScale, a zeroed head) can hide a gradient.
+        if self.untrained is None or self.global_step == self.steps - 1:
+            now = without_gradient(self.method)
+            self.untrained = now if self.untrained is None else tuple(n for n in now if n in self.untrained)
+
+    def _log(self, values: dict[str, Tensor]) -> None:
+        self._refuse_not_finite()
         self.metrics = {name: float(value) for name, value in values.items()}
-        wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
-        if wrong:
-            raise TrainingError(f"{wrong[0]} is {self.metrics[wrong[0]]} at step {self.global_step}; {_CURE}")
         self.metrics["lr"] = self.optimizers().param_groups[-1]["lr"]
         for logger in self.loggers:
             logger.log_metrics(self.metrics, step=self.global_step)
+
+    def _refuse_not_finite(self) -> None:
+        found = self._watch.first()
+        if found is not None:
+            name, value, step = found
+            raise TrainingError(f"{name} is {value} at step {step}; {_CURE}")
 
     def configure_optimizers(self) -> Any:
         optimiser = build_optimiser(self.method, self.settings)
@@ -92,13 +114,17 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Between two looks at the loss the weights may have gone: such a state must not replace a good one.
+        self._refuse_not_finite()
         wrong = [n for n, p in self.method.named_parameters() if p.requires_grad and not p.isfinite().all()]
         if wrong:
             raise TrainingError(f"{wrong[0]} is not finite after step {self.global_step}; {_CURE}")
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(_TEACHER)}
+        checkpoint["untrained"] = list(self.untrained or ())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "untrained" in checkpoint:
+            self.untrained = tuple(checkpoint["untrained"])
         # The teacher is frozen and is not saved with the run; Lightning wants every tensor all the same.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(_TEACHER)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}

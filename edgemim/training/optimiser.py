@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgemim.methods._base import Method
 from edgemim.training.settings import TrainingSettings
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
@@ -29,15 +30,17 @@ def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.opti
 def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Trainable parameters by weight decay and layer scale.
 
-    No decay on 1-D tensors and biases. With `layer_decay` d and B blocks: the embeddings get d ** (B + 1),
-    block i gets d ** (B - i), everything after the blocks 1.
+    No decay on 1-D tensors, biases and what a method's own `no_weight_decay()` names. With `layer_decay` d and
+    B blocks: the embeddings get d ** (B + 1), block i gets d ** (B - i), everything after the blocks 1.
     """
     blocks = _number_of_blocks(module)
+    undecayed = set(module.no_weight_decay()) if isinstance(module, Method) else set()
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if parameter.dim() <= 1 or name.endswith(".bias") else settings.weight_decay
+        plain = parameter.dim() <= 1 or name.endswith(".bias") or name in undecayed
+        decay = 0.0 if plain else settings.weight_decay
         scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, blocks))
         group = groups.setdefault(
             (decay, scale), {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale}
@@ -47,15 +50,18 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
 
 
 def learning_rate_factor(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
-    """Factor on the peak rate at each step: linear warm-up from 0, then half a cosine to min_lr."""
+    """Factor on the peak rate at each step: linear warm-up from 0, then the schedule's fall."""
     warmup = settings.warmup * steps
     floor = settings.min_lr / settings.learning_rate if settings.learning_rate else 0.0
 
     def factor(step: int) -> float:
         if step < warmup:
             return step / warmup
-        done = (step - warmup) / max(1e-9, steps - warmup)
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if settings.schedule == "step":
+            return settings.step_factor if step >= settings.step_at * steps else 1.0
+        done = min(1.0, (step - warmup) / max(1e-9, steps - warmup))
+        left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return floor + (1 - floor) * left
 
     return factor
 

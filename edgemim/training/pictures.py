@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgemim.methods._base import Batch, Method
 from edgemim.methods._pixels import patchify, unpatchify
+from edgemim.methods._teacher_view import look
 from edgemim.models.mask_plan import VISIBLE, MaskPlan
 from edgemim.preprocess import Pixels, Preprocess
 
@@ -29,8 +30,11 @@ def reconstruction_grid(method: Method, batch: Batch, contract: Preprocess, *, s
         contract: Whose mean and std turn them back into colours.
         seed: Of the mask, so that every picture of a run hides the same patches.
     """
+    if not method.masks:
+        return None
     rng = torch.Generator(device=batch.images.device).manual_seed(seed)
-    plan = method.draw(batch, rng)
+    signals = look(method.teacher, batch, method.masking).signals if method.masking.needs else {}
+    plan = method.draw(batch, rng, signals)
     training = method.training
     method.eval()
     predicted = method.reconstruct(batch, plan)

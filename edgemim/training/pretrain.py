@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from edgemim.config import build
 from edgemim.data.open import Splits, open_splits
 from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
+from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._base import Method
 from edgemim.models.adapters import adapt
-from edgemim.models.build import build_backbone, input_size
+from edgemim.models.build import build_backbone, classifiers, input_size
 from edgemim.models.checkpoint import CheckpointInfo, finish_run, load_checkpoint
 from edgemim.models.teachers import Teacher, load_teacher
 from edgemim.models.weights import load_matching
@@ -34,6 +35,7 @@ from edgemim.training.run import finished_run, identity, is_finished, record, re
 from edgemim.training.seeding import seeded
 from edgemim.training.settings import RunSettings
 from edgemim.training.state import check_same_settings
+from edgemim.training.untrained import neutralise
 
 _PICTURES = 10
 _SHOWN = 8
@@ -48,6 +50,7 @@ class Start:
     architecture: str
     model_args: Mapping[str, Any]
     provenance: tuple[Mapping[str, Any], ...] = ()
+    predictor: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def pretrain(
@@ -72,8 +75,8 @@ def pretrain(
     splits = open_splits(settings.data, seed=settings.seed)
     with seeded(settings.seed):
         start = _start(settings)
-        contract = settings.preprocess.at(input_size(start.model, start.model_args))
-        method = build_method(settings, start, contract, fresh=not settings.init)
+        contract = settings.preprocess.at(_size(settings, start))
+        method = build_method(settings, start, contract)
     if resume:
         check_same_settings(out, identity(settings, splits.train.fingerprint))
         if is_finished(out):
@@ -98,14 +101,20 @@ def pretrain(
             resume=resume,
             callbacks=_pictures(run, shown, contract, settings, steps),
         )
+        neutral = [] if settings.init else neutralise(method.backbone, _of_backbone(fitted.untrained))
         method.backbone.to(fitted.device)  # Lightning leaves it on the CPU
         scores = probe(method.backbone, splits, contract, settings, train)
-        facts = {"scores": scores, "teacher": teacher_record(method.teacher), "init": settings.init or None}
+        facts = {
+            "scores": scores,
+            "teacher": teacher_record(method.teacher),
+            "init": settings.init or None,
+            "neutralised": neutral,
+        }
         method.cpu()
         finish_run(
             run,
             method.backbone,
-            _info(settings, start, contract, stage),
+            _info(settings, start, contract, stage, method),
             predictor=method.predictor_state(),
             provenance=[*start.provenance, record(stage, settings, splits, fitted, **facts)],
         )
@@ -117,31 +126,42 @@ def pretrain(
         "seconds": round(fitted.seconds, 2),
         "images_per_second": round(fitted.images_per_second, 1),
         "loss": fitted.loss,
+        "untrained": list(fitted.untrained),
         **scores,
     }
 
 
-def build_method(settings: RunSettings, start: Start, contract: Preprocess, *, fresh: bool) -> Method:
+def build_method(settings: RunSettings, start: Start, contract: Preprocess) -> Method:
     """Method, masking and teacher as the settings name them.
+
+    A fresh backbone gets its initial weights here. One that goes on from `settings.init` keeps its own, and the
+    method takes up what that checkpoint's method had thrown away (a decoder), as far as it fits.
 
     Args:
         settings: Of the run.
         start: The backbone.
         contract: Of its images.
-        fresh: Whether the backbone's weights are to be initialised.
     """
     names = dict(settings.method)
     cls = METHODS.get(str(names.pop("name", "")))
     own = build(cls.Settings, names, "method")
-    masking_settings = dict(settings.masking)
-    masking = build(MASKINGS.get(str(masking_settings.pop("name", "random"))), masking_settings, "masking")
-    adapter = adapt(start.model)
-    if fresh:
+    adapter = adapt(start.model, contract.size)
+    if not settings.init:
         adapter.initialise()
-    masking.sample(1, adapter.grid, torch.Generator())  # refuses a grid before the run has a folder
-    teacher = _teacher(settings, contract) if cls.needs_teacher else None
-    method: Method = cls(adapter, masking, own, teacher)
+    masking = _masking(settings, cls)
+    if cls.masks:
+        masking.check(adapter.grid, adapter.patch_size)  # refuses a grid before the run has a folder
+    method: Method = cls(adapter, masking, own, _teacher(settings, cls, contract))
+    method.load_predictor(start.predictor)
     return method
+
+
+def _masking(settings: RunSettings, method: type[Method]) -> MaskingStrategy:
+    if settings.masking and not method.masks:
+        raise ConfigError(f"method {method.name()!r} hides nothing; leave the masking settings out")
+    values = dict(settings.masking)
+    masking: MaskingStrategy = build(MASKINGS.get(str(values.pop("name", "random"))), values, "masking")
+    return masking
 
 
 def probe(
@@ -188,20 +208,42 @@ def _start(settings: RunSettings) -> Start:
         raise ConfigError(f"--init {settings.init} holds a {info.architecture}, --backbone says {name}; leave one out")
     model_args = {**info.model_args, **arguments}
     model = build_backbone(info.architecture, model_args)
-    load_matching(model, checkpoint.model.state_dict(), source=settings.init, ignore=_HEAD)
+    load_matching(model, checkpoint.model.state_dict(), source=settings.init, ignore=(*_HEAD, *classifiers(model)))
     return Start(
         model=model,
         architecture=info.architecture,
         model_args=model_args,
         provenance=tuple(checkpoint.artifact.provenance),
+        predictor=checkpoint.predictor(),
     )
 
 
-def _teacher(settings: RunSettings, contract: Preprocess) -> Teacher:
+def _size(settings: RunSettings, start: Start) -> tuple[int, int]:
+    """Height and width of the images: the backbone's own, or those asked for where it takes any."""
+    own, wanted = input_size(start.model, start.model_args), settings.preprocess.size
+    if wanted in (0, own[0]):
+        return own
+    if hasattr(getattr(start.model, "patch_embed", None), "img_size"):
+        raise ConfigError(
+            f"preprocess.size {wanted} is not the {own[0]}x{own[1]} of the backbone; set backbone.img_size instead"
+        )
+    return wanted, wanted
+
+
+def _of_backbone(names: Iterable[str]) -> set[str]:
+    """Names within the backbone, of those within the method."""
+    return {n.removeprefix("model.") for n in names if n.startswith("model.")}
+
+
+def _teacher(settings: RunSettings, method: type[Method], contract: Preprocess) -> Teacher | None:
     source = str(settings.teacher.get("source", ""))
+    if not method.needs_teacher:
+        if source:
+            raise ConfigError(f"method {method.name()!r} learns without a teacher; leave --teacher out")
+        return None
     if not source:
-        raise ConfigError(f"method {settings.method['name']!r} learns from a teacher; give one with --teacher")
-    return load_teacher(source, settings.teacher, student=contract)
+        raise ConfigError(f"method {method.name()!r} learns from a teacher; give one with --teacher")
+    return load_teacher(source, settings.teacher, student=contract, with_head=method.teacher_head)
 
 
 def _shown(splits: Splits, contract: Preprocess) -> torch.Tensor:
@@ -217,11 +259,14 @@ def _pictures(
     return [DrawReconstructions(run, images, contract, every)]
 
 
-def _info(settings: RunSettings, start: Start, contract: Preprocess, stage: str) -> CheckpointInfo:
+def _info(settings: RunSettings, start: Start, contract: Preprocess, stage: str, method: Method) -> CheckpointInfo:
+    taught = method.teacher.class_names if method.num_classes and method.teacher is not None else None
     return CheckpointInfo(
         architecture=start.architecture,
         model_args=start.model_args,
         preprocess=contract,
+        num_classes=method.num_classes,
+        class_names=taught,
         stage=stage,
         method=settings.method["name"],
     )

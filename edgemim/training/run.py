@@ -104,7 +104,7 @@ def is_finished(out: Path) -> bool:
 def finished_run(out: Path, stage: str) -> dict[str, Any]:
     """What a run that had come to its end before says of itself, as it said then."""
     last = load_artifact(out, "checkpoint").provenance[-1]
-    result = {name: last["result"][name] for name in ("steps", "seconds", "images_per_second", "loss")}
+    result = {name: last["result"][name] for name in ("steps", "seconds", "images_per_second", "loss", "untrained")}
     return {"checkpoint": str(out), "stage": stage, "finished_before": True, **result, **last["scores"]}
 
 
@@ -121,8 +121,8 @@ def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **
 
 
 def teacher_record(teacher: Teacher | None) -> dict[str, Any] | None:
-    """A teacher and the licence of its weights, for the provenance."""
-    return None if teacher is None else resolved(teacher.origin)
+    """A teacher, the licence of its weights and the size of the images it saw, for the provenance."""
+    return None if teacher is None else {**resolved(teacher.origin), "image_size": list(teacher.adapter.size)}
 
 
 def _refuse_other(out: Path) -> None:

@@ -12,6 +12,7 @@ _NOT_NEGATIVE = (
     "base_lr",
     "lr_batch",
     "min_lr",
+    "step_factor",
     "weight_decay",
     "clip_grad",
     "workers",
@@ -22,8 +23,13 @@ _NOT_NEGATIVE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ContractSettings:
-    """The preprocessing contract without its size, which the backbone decides; see `Preprocess`."""
+    """The preprocessing contract; see `Preprocess`.
 
+    Args:
+        size: Height and width in pixels for backbones that take images of any size; 0: the backbone's own.
+    """
+
+    size: int = 0
     crop_ratio: float = 0.875
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -42,18 +48,23 @@ class ContractSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings:
-    """Random crop and flip.
+    """Random crop, flip and colour jitter.
 
     Args:
         min_scale, max_scale: Share of the image's area that a random crop takes.
         max_aspect: Aspect ratios of the crop lie in [1 / max_aspect, max_aspect]; 1 keeps the image's own.
         flip: Mirror every second image, left to right.
+        colour_jitter: Brightness, contrast and saturation are each scaled by a factor from
+            [1 - colour_jitter, 1 + colour_jitter], in [0, 1]; 0: none.
+        jitter_teacher: Whether a teacher sees the jitter too, or the plain crop.
     """
 
     min_scale: float = 0.2
     max_scale: float = 1.0
     max_aspect: float = 4 / 3
     flip: bool = True
+    colour_jitter: float = 0.0
+    jitter_teacher: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:
@@ -63,6 +74,8 @@ class AugmentationSettings:
             )
         if self.max_aspect < 1:
             raise ConfigError(f"augmentation.max_aspect must be at least 1; got {self.max_aspect}")
+        if not 0 <= self.colour_jitter <= 1:
+            raise ConfigError(f"augmentation.colour_jitter must lie in [0, 1]; got {self.colour_jitter}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +88,11 @@ class TrainingSettings:
         batch_size: Images per step.
         base_lr: Learning rate per `lr_batch` images.
         lr_batch: The rate is base_lr * batch_size / lr_batch; 0: base_lr as it stands.
-        min_lr: Rate at the end of the cosine.
+        schedule: How the rate falls after the warm-up: `cosine` or `linear` to min_lr, or `step`: constant, and
+            from `step_at` on multiplied by `step_factor`.
+        step_at: Share of all steps after which the rate of the `step` schedule falls.
+        step_factor: By what it is then multiplied.
+        min_lr: Rate at the end of the cosine or the line.
         warmup: Share of all steps in which the rate rises from 0.
         weight_decay: AdamW's; not on biases and other 1-D tensors.
         betas: AdamW's.
@@ -93,6 +110,9 @@ class TrainingSettings:
     batch_size: int = 256
     base_lr: float = 1.5e-4
     lr_batch: int = 256
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    step_at: float = 0.875
+    step_factor: float = 0.1
     min_lr: float = 0.0
     warmup: float = 0.05
     weight_decay: float = 0.05
@@ -119,6 +139,8 @@ class TrainingSettings:
             raise ConfigError(f"training.betas must lie in [0, 1); got {self.betas}")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"training.warmup is a share of the run, in [0, 1]; got {self.warmup}")
+        if not 0 <= self.step_at <= 1:
+            raise ConfigError(f"training.step_at is a share of the run, in [0, 1]; got {self.step_at}")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"training.layer_decay must lie in (0, 1]; got {self.layer_decay}")
         if not 0 <= self.label_smoothing < 1:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgemim.errors import ConfigError
 from edgemim.preprocess import Pixels
 from edgemim.training.augmentation import Augmentation
 from edgemim.training.settings import AugmentationSettings
@@ -99,3 +100,31 @@ def test_the_image_is_not_changed() -> None:
     before = image.copy()
     Augmentation(size=(8, 8), settings=IDENTITY, seed=0)(image, 0, 0).zero_()
     assert np.array_equal(image, before)
+
+
+def test_jitter_changes_the_colours_and_not_the_crop() -> None:
+    image = pixels(20, 30)
+    plain, jittered = augmentation(), augmentation(colour_jitter=0.4)
+    crop = plain(image, 3, 5)
+    assert torch.equal(jittered.crop(image, 3, 5), crop)
+    changed = jittered(image, 3, 5)
+    assert changed.dtype == torch.uint8
+    assert not torch.equal(changed, crop)
+    assert torch.equal(jittered(image, 3, 5), changed)
+    assert not torch.equal(jittered.jitter(crop, 4, 5), changed)
+
+
+def test_jitter_is_as_strong_as_asked() -> None:
+    # A grey image has no contrast and no saturation: only its brightness moves, by a factor from [0.6, 1.4], but for
+    # one grey level that each of the other two may lose by rounding.
+    grey = torch.full((3, 8, 8), 100, dtype=torch.uint8)
+    augment = augmentation(colour_jitter=0.4)
+    levels = [int(augment.jitter(grey, 0, index)[0, 0, 0]) for index in range(400)]
+    assert 58 <= min(levels) < 65
+    assert 135 < max(levels) <= 142
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1])
+def test_a_jitter_out_of_range_is_refused(strength: float) -> None:
+    with pytest.raises(ConfigError, match=r"augmentation\.colour_jitter must lie in \[0, 1\]; got"):
+        AugmentationSettings(colour_jitter=strength)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from edgemim.training.images import AugmentedImages, Raw, loader
 from edgemim.training.order import BatchOrder
+from edgemim.training.settings import AugmentationSettings
 
 Augmented = Callable[..., AugmentedImages]
 # Python 3.12 and later warn of a fork in a process with threads, which is how torch starts its workers.
@@ -42,6 +45,23 @@ def test_without_labels_there_are_none(augmented: Augmented) -> None:
     images = augmented(10)
     plain = AugmentedImages(images.decoded, None, images.augmentation)
     assert "labels" not in next(iter(loader(plain, order(), workers=0)))
+
+
+def test_a_teacher_can_be_spared_the_jitter(augmented: Augmented) -> None:
+    images = augmented(10)
+
+    def batch(**settings: Any) -> Raw:
+        augmentation = replace(images.augmentation, settings=AugmentationSettings(**settings))
+        return next(iter(loader(AugmentedImages(images.decoded, None, augmentation), order(), workers=0)))
+
+    crops = batch()["images"]
+    spared = batch(colour_jitter=0.4, jitter_teacher=False)
+    assert torch.equal(spared["plain"], crops)
+    assert not torch.equal(spared["images"], crops)
+    both = batch(colour_jitter=0.4)
+    assert torch.equal(both["images"], spared["images"])
+    assert "plain" not in both
+    assert "plain" not in batch(jitter_teacher=False)
 
 
 def test_a_resumed_loader_gives_what_was_left(augmented: Augmented) -> None:

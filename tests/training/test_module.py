@@ -56,9 +56,10 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     ("what", "at", "message"),
     [
-        ("loss", 0, "loss is inf at step 0; lower training"),
+        ("loss", 0, "loss/first is inf at step 0; lower training"),
         ("term", 0, "loss/second is nan at step 0"),
-        ("loss", 9, "loss is inf at step 9"),  # the last
+        ("loss", 3, "loss/first is inf at step 3"),  # between two looks
+        ("loss", 9, "loss/first is inf at step 9"),  # the last
     ],
 )
 def test_a_loss_that_is_not_finite_names_the_term_and_the_step(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from edgemim.methods._base import Method
 from edgemim.models.build import build_backbone
 from edgemim.training.optimiser import build_optimiser, learning_rate_factor, parameter_groups
 from edgemim.training.settings import TrainingSettings
@@ -80,6 +82,29 @@ def test_a_worked_example_of_the_schedule() -> None:
     assert factor(60) == pytest.approx(0.1 + 0.9 * 0.5)
     assert factor(100) == pytest.approx(0.1)
     assert factor(150) == pytest.approx(0.1)
+
+
+def test_a_line_falls_evenly_from_the_warm_up_to_the_floor() -> None:
+    factor = learning_rate_factor(settings(schedule="linear", warmup=0.2, min_lr=2e-4), 100)
+    assert factor(10) == pytest.approx(0.5)
+    assert factor(20) == pytest.approx(1)
+    assert factor(60) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert factor(100) == factor(150) == pytest.approx(0.1)
+
+
+def test_a_step_falls_once() -> None:
+    factor = learning_rate_factor(settings(schedule="step", warmup=0.1, step_at=0.7, step_factor=0.25), 100)
+    assert factor(5) == pytest.approx(0.5)
+    assert factor(10) == factor(69) == 1
+    assert factor(70) == factor(100) == 0.25
+
+
+def test_a_method_can_exempt_parameters_from_decay(make_mae: Callable[..., Method]) -> None:
+    method = make_mae()
+    name = "pixels.decoder.mask_token"
+    assert by_name(method, settings())[name][0] == 0.05
+    method.no_weight_decay = lambda: [name]  # type: ignore[method-assign]
+    assert by_name(method, settings())[name][0] == 0
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 1.0])

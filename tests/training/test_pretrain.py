@@ -150,11 +150,29 @@ def test_init_starts_from_the_given_weights(
     first, second = load_checkpoint(teacher), load_checkpoint(tmp_path / "out")
     mine, given = second.model.state_dict(), first.model.state_dict()
     assert all(torch.equal(mine[k], given[k]) for k in given)
+    assert first.predictor()
+    assert all(torch.equal(second.predictor()[k], v) for k, v in first.predictor().items())
     assert [r["stage"] for r in second.artifact.provenance] == ["pretrain", "pretrain"]
     assert second.artifact.provenance[-1]["init"] == str(teacher)
     wrong = build(RunSettings, {**merge(run_values(), still), "backbone": {"name": "vit_small_patch16_224"}})
     with pytest.raises(ConfigError, match="holds a vit_tiny_patch16_224, --backbone says vit_small_patch16_224"):
         pretrain(wrong, tmp_path / "other", stage="pretrain")
+
+
+def test_a_decoder_of_another_shape_starts_anew(tmp_path: Path, run_values: Any, teacher: Path) -> None:
+    values = merge(run_values(), {"init": str(teacher), "method": {"decoder_width": 8}, "training": {"steps": 2}})
+    pretrain(build(RunSettings, {**values, "backbone": {}}), tmp_path / "out", stage="pretrain")
+    assert load_checkpoint(tmp_path / "out").predictor()["pixels.decoder.mask_token"].shape == (1, 1, 8)
+
+
+def test_a_teacher_on_another_grid_sees_images_of_another_size(
+    tmp_path: Path, run_settings: MakeSettings, teacher: Path
+) -> None:
+    settings = run_settings(backbone={"patch_size": 8}, method=DMAE, teacher={"source": str(teacher)})
+    pretrain(settings, tmp_path / "out", stage="distill")
+    record = load_checkpoint(tmp_path / "out").artifact.provenance[-1]
+    # The student has 2 x 2 patches of 8 pixels, the teacher patches of 4.
+    assert record["teacher"]["image_size"] == [8, 8]
 
 
 def test_init_with_a_head_drops_the_head(tmp_path: Path, run_values: Any) -> None:
