@@ -65,13 +65,15 @@ class Method(nn.Module, ABC):
         adapter: Of the backbone being trained; its timm model is what ships.
         masking: Draws the plan of each step.
         settings: An instance of `Settings`.
-        teacher: Frozen, for methods whose `needs_teacher` is true. It is resized so that its patch grid is that
-            of the student's final tokens.
+        teacher: Frozen, for methods whose `needs_teacher` is true. Where the method `matches_grid`, it is resized
+            so that its patch grid is that of the student's final tokens.
 
     Attributes:
         student_needs: Abilities that the student's adapter must have.
         teacher_needs: Those of the teacher's.
         needs_teacher: Whether it learns from a teacher.
+        teacher_hint: What to do where none is given.
+        matches_grid: Whether the teacher's tokens are compared with the student's, place by place.
         teacher_head: Whether the teacher is loaded with its classifier.
         masks: Whether it hides patches; without, the masking is never asked.
         gives: Signals that it has for a masking that asks for them.
@@ -84,6 +86,8 @@ class Method(nn.Module, ABC):
     student_needs: ClassVar[tuple[str, ...]] = ("full",)
     teacher_needs: ClassVar[tuple[str, ...]] = ("full",)
     needs_teacher: ClassVar[bool] = False
+    teacher_hint: ClassVar[str] = "give one with --teacher"
+    matches_grid: ClassVar[bool] = True
     teacher_head: ClassVar[bool] = False
     masks: ClassVar[bool] = True
     gives: ClassVar[tuple[str, ...]] = ()
@@ -97,7 +101,7 @@ class Method(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if self.needs_teacher and teacher is None:
-            raise ConfigError(f"method {self.name()!r} learns from a teacher; give one with --teacher")
+            raise ConfigError(f"method {self.name()!r} learns from a teacher; {self.teacher_hint}")
         _check_student(self, adapter)
         _check_masking(self, masking)
         self.adapter = adapter
@@ -107,7 +111,8 @@ class Method(nn.Module, ABC):
         self.teacher = teacher if self.needs_teacher else None
         if self.teacher is not None:
             _check_teacher(self, self.teacher)
-            self.teacher.match(adapter.output_grid)
+            if self.matches_grid:
+                self.teacher.match(adapter.output_grid)
 
     @classmethod
     def name(cls) -> str:

@@ -43,22 +43,73 @@ def look(
         blocks: Blocks whose tokens are wanted.
         qkv: Blocks whose queries, keys and values are wanted.
         draws: False where the plan is given, so that the masking needs nothing.
+
+    Raises:
+        ConfigError: The masking asks for an attention that the teacher cannot show.
     """
     assert teacher is not None
     adapter = teacher.adapter
     guided = draws and "teacher_attention" in masking.needs
-    if guided and "qkv" not in adapter.abilities:
-        raise ConfigError(f"attention masking needs a plain ViT as teacher; {type(adapter.backbone).__name__} is none")
+    if guided:
+        check_guide(teacher, masking)
     last = adapter.depth - 1
     features = teacher(batch.for_teacher, taps=blocks, qkv={*qkv, *([last] if guided else ())}, stop_early=True)
-    signals = {"teacher_attention": prefix_attention(features.qkv[last], adapter.num_prefix)} if guided else {}
-    return TeacherView(features, signals)
+    if not guided:
+        return TeacherView(features, {})
+    attention = prefix_attention(features.qkv[last], adapter.num_prefix, class_token=_has_class_token(adapter))
+    return TeacherView(features, {"teacher_attention": attention})
 
 
-def prefix_attention(qkv: QKV, num_prefix: int) -> Tensor:
-    """float32 [B, L]: attention of the class token to each patch, mean over heads; of all patches without one."""
-    queries = qkv.queries[:, :, :1] if num_prefix else qkv.queries
-    weights = QKV(queries, qkv.keys, qkv.values).logits().softmax(dim=-1)
+def check_guide(teacher: Teacher, masking: MaskingStrategy) -> None:
+    """Refuse a teacher that cannot give what the masking asks for; before a run has a folder.
+
+    Raises:
+        ConfigError: Its attention cannot be read.
+    """
+    if "teacher_attention" in masking.needs and "qkv" not in teacher.adapter.abilities:
+        name = type(teacher.adapter.backbone).__name__
+        raise ConfigError(
+            f"this masking follows the attention of a plain ViT, and the teacher is a {name}; "
+            "choose another teacher, or masking.name=random"
+        )
+
+
+@torch.no_grad()
+def check_levels(teacher: Teacher, blocks: Collection[int]) -> None:
+    """Refuse blocks whose tokens do not lie on the grid of the final ones (early stages); runs one black image.
+
+    Raises:
+        ConfigError: Names the blocks.
+    """
+    adapter = teacher.adapter
+    parameter = next(adapter.backbone.parameters())
+    image = torch.zeros(1, 3, *adapter.size, device=parameter.device, dtype=parameter.dtype)
+    found = adapter.forward(image, taps=blocks, stop_early=True).taps
+    wanted = adapter.num_prefix + adapter.output_grid[0] * adapter.output_grid[1]
+    wrong = [block for block in sorted(blocks) if found[block].shape[1] != wanted]
+    if wrong:
+        raise ConfigError(
+            f"blocks {', '.join(map(str, wrong))} of the teacher ({type(adapter.backbone).__name__}) have another "
+            f"grid than its last, {adapter.depth - 1}, on which it meets the student; choose blocks of its last stage"
+        )
+
+
+def prefix_attention(qkv: QKV, num_prefix: int, *, class_token: bool = True) -> Tensor:
+    """How much a layer looks at each patch.
+
+    Args:
+        qkv: Of the layer.
+        num_prefix: P, its class and register tokens.
+        class_token: Whether the first of them is a class token.
+
+    Returns:
+        float32 [B, L]: attention of the class token to each patch, mean over heads; where there is no class
+        token, the mean over all patches of their attention to it. What goes to the prefix is left out, so a
+        row's sum is below 1.
+    """
+    looking = qkv.queries[:, :, :1] if num_prefix and class_token else qkv.queries[:, :, num_prefix:]
+    with torch.autocast(looking.device.type, enabled=False):
+        weights = QKV(looking, qkv.keys, qkv.values).logits().softmax(dim=-1)
     return weights.mean(dim=(1, 2))[:, num_prefix:]
 
 
@@ -75,3 +126,8 @@ def without_prefix(tokens: Tensor, num_prefix: int, kept: int) -> Tensor:
 def at_visible(tokens: Tensor, num_prefix: int, plan: MaskPlan) -> Tensor:
     """The prefix and the plan's visible patches, [B, P + K, D], of the tokens [B, P + L, D] of a whole image."""
     return torch.cat([tokens[:, :num_prefix], gather_tokens(tokens[:, num_prefix:], plan.keep_ids)], dim=1)
+
+
+def _has_class_token(adapter: BackboneAdapter) -> bool:
+    """Registers alone, as some ViTs have them, say nothing about the image as a whole."""
+    return getattr(adapter.backbone, "cls_token", None) is not None

@@ -79,8 +79,7 @@ class MaskPlan:
         """
         if grid == self.grid:
             return self
-        rows = torch.arange(grid[0], device=self.role.device) * self.grid[0] // grid[0]
-        columns = torch.arange(grid[1], device=self.role.device) * self.grid[1] // grid[1]
+        rows, columns = (_nearest(self.grid[i], grid[i]).to(self.role.device) for i in (0, 1))
         role = self.role.view(-1, *self.grid)[:, rows[:, None], columns[None, :]].flatten(1)
         share = grid[0] * grid[1] / (self.grid[0] * self.grid[1])
         whole = all(grid[i] % self.grid[i] == 0 for i in (0, 1))
@@ -100,6 +99,11 @@ class MaskPlan:
     def _counts(self) -> tuple[int, int, int]:
         assert self.counts is not None
         return self.counts
+
+
+def _nearest(places: int, others: int) -> Tensor:
+    """For each of `others` equal parts of a line, which of `places` equal parts its centre lies in."""
+    return (2 * torch.arange(others) + 1) * places // (2 * others)
 
 
 def _count(role: Tensor) -> tuple[int, int, int]:

@@ -1,30 +1,21 @@
-"""Teachers: a frozen backbone from a timm name, one of our folders, a timm folder, a hub id or a weights file."""
+"""Teachers: a frozen backbone that takes the student's images, whatever statistics and size it was trained with."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemim.artifact import MANIFEST, sha256_of
 from edgemim.errors import CheckpointError, ConfigError
 from edgemim.models.adapters import adapt
 from edgemim.models.adapters.base import BackboneAdapter, Features
-from edgemim.models.build import build_backbone, check_arguments
-from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.mask_plan import MaskPlan
-from edgemim.models.weights import load_matching, read_state_dict
-from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-
-# What pretraining checkpoints hold beside the encoder, and heads that a teacher does not need.
-_NOT_ENCODER = ("decoder_", "decoder.", "mask_token", "head.", "fc_norm.", "head_dist.", "predictor.")
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+from edgemim.models.teacher_sources import find_teacher
+from edgemim.preprocess import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +26,18 @@ class TeacherOrigin:
         source: As the user gave it.
         licence: Of its weights, or "unknown".
         sha256: Of its weights file, where it is a local one.
+        mean, std: Statistics that its images are normalised with.
+        resampled_from: Height and width of the patch grid of its position table, where that was another one than
+            the grid that its arguments ask for.
     """
 
     source: str
     architecture: str
     licence: str
     sha256: str | None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resampled_from: tuple[int, int] | None = None
 
 
 class Teacher(nn.Module):
@@ -51,6 +48,10 @@ class Teacher(nn.Module):
         origin: For the provenance.
         mean, std: Statistics that the teacher was trained with.
         student: The student's contract; images normalised by it are re-normalised for the teacher.
+        class_names: One per class of its classifier, where they are known.
+
+    Attributes:
+        num_classes: Of its classifier; 0 without one.
     """
 
     scale: Tensor
@@ -64,11 +65,14 @@ class Teacher(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         student: Preprocess,
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
         self.adapter = adapter
         self.origin = origin
         self.model = adapter.backbone.requires_grad_(False).eval()
+        self.num_classes = int(getattr(self.model, "num_classes", 0))
+        self.class_names = class_names
         own_mean, own_std = torch.tensor(mean), torch.tensor(std)
         scale, shift = torch.tensor(student.std) / own_std, (torch.tensor(student.mean) - own_mean) / own_std
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -83,6 +87,12 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor, plan: MaskPlan | None = None, **asked: Any) -> Features:
         """Features of the student's images, without gradient; `asked` goes to `BackboneAdapter.forward`."""
         return self.adapter.forward(self.prepare(images), plan, **asked)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """[B, classes] of the student's images, without gradient; for a teacher with a classifier."""
+        scores: Tensor = self.model(self.prepare(images))
+        return scores
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] normalised as the student's, as the teacher takes them: its statistics, its size."""
@@ -119,129 +129,40 @@ class Teacher(nn.Module):
                 f"with images of {_x(size)} the teacher's patch grid is {_x(self.adapter.output_grid)}, not the "
                 f"student's {_x(grid)}; choose backbone.img_size and backbone.patch_size so that they agree"
             )
+        self.model.requires_grad_(False).eval()  # resampled positions are new parameters
 
 
-def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preprocess) -> Teacher:
+def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preprocess, with_head: bool = False) -> Teacher:
     """Load a teacher.
 
     Args:
         source: Folder, weights file, timm name, or `hf-hub:OWNER/NAME`.
-        settings: `backbone` (needed with a weights file), `licence`, and timm arguments.
+        settings: `backbone` (needed with a weights file), `licence`, `mean` and `std` (where the source does not
+            say them), and timm arguments. Where these ask for another image size than that of the weights, a
+            position table is resampled bicubically, and the origin says from which grid.
         student: The contract of the images that it will get.
+        with_head: Keep its classifier.
 
     Raises:
-        CheckpointError: It cannot be read, fetched or matched.
+        CheckpointError: It cannot be read, fetched or matched, or has no classifier where one is asked for.
         ConfigError: It is not a name, path or id that is known.
     """
-    arguments = {k: v for k, v in settings.items() if k not in ("source", "backbone", "licence")}
-    architecture, licence = str(settings.get("backbone", "")), str(settings.get("licence", ""))
-    path = Path(source)
-    if path.is_dir():
-        loaded = _from_our_folder(path) if (path / MANIFEST).exists() else _from_timm_folder(path)
-    elif path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt"):
-        loaded = _from_weights(path, architecture, arguments)
-    elif _looks_local(source):
-        raise CheckpointError(f"teacher {source} does not exist; give a folder or weights file that does")
-    else:
-        loaded = _from_timm(source, arguments)
-    model, name, sha256, known_licence, mean, std = loaded
+    found = find_teacher(source, settings, with_head=with_head)
+    if with_head and not getattr(found.model, "num_classes", 0):
+        raise CheckpointError(f"teacher {source} has no classifier; give one that was fine-tuned")
     origin = TeacherOrigin(
-        source=source, architecture=name, licence=licence or known_licence or "unknown", sha256=sha256
+        source=source,
+        architecture=found.architecture,
+        licence=str(settings.get("licence") or found.licence or "unknown"),
+        sha256=found.sha256,
+        mean=found.mean,
+        std=found.std,
+        resampled_from=found.resampled_from,
     )
-    return Teacher(adapt(model), origin, mean=mean, std=std, student=student)
+    adapter = adapt(found.model, found.size)
+    names = found.class_names if with_head else None
+    return Teacher(adapter, origin, mean=found.mean, std=found.std, student=student, class_names=names)
 
 
 def _x(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-_Loaded = tuple[nn.Module, str, str | None, str | None, tuple[float, ...], tuple[float, ...]]
-
-
-def _from_our_folder(path: Path) -> _Loaded:
-    checkpoint = load_checkpoint(path)
-    licences = [p["licence"] for p in checkpoint.artifact.provenance if p.get("licence")]
-    contract = checkpoint.preprocess
-    sha256 = checkpoint.artifact.files["model.safetensors"].sha256
-    licence = licences[-1] if licences else None
-    return checkpoint.model, checkpoint.architecture, sha256, licence, contract.mean, contract.std
-
-
-def _from_timm_folder(path: Path) -> _Loaded:
-    config_file = path / "config.json"
-    files = [path / name for name in _WEIGHT_FILES if (path / name).is_file()]
-    if not config_file.is_file() or not files:
-        raise CheckpointError(
-            f"teacher {path} is no checkpoint folder: it needs config.json and one of {', '.join(_WEIGHT_FILES)}"
-        )
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-        architecture = config["architecture"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{config_file} is not a timm config: {error}") from error
-    pretrained = config.get("pretrained_cfg", config)
-    model_args = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
-    model = build_backbone(architecture, model_args)
-    load_matching(model, read_state_dict(files[0]), source=str(files[0]), ignore=_NOT_ENCODER)
-    mean, std = _statistics(pretrained)
-    return model, architecture, sha256_of(files[0]), pretrained.get("license"), mean, std
-
-
-def _from_weights(path: Path, architecture: str, arguments: Mapping[str, Any]) -> _Loaded:
-    if not path.is_file():
-        raise CheckpointError(f"teacher {path} does not exist")
-    if not architecture:
-        raise ConfigError(
-            f"teacher {path} is a weights file, which does not say what it is; "
-            "add --set teacher.backbone=NAME (for example vit_large_patch16_224)"
-        )
-    state = read_state_dict(path)
-    model = build_backbone(architecture, arguments)
-    load_matching(model, state, source=str(path), ignore=_NOT_ENCODER)
-    return model, architecture, sha256_of(path), None, IMAGENET_MEAN, IMAGENET_STD
-
-
-def _looks_local(source: str) -> bool:
-    """Whether a name that is no file is meant as one: a mistyped path must not be asked for at a hub."""
-    return source.startswith((".", "/", "~")) or ("/" in source and Path(source).parent.is_dir())
-
-
-def _from_timm(source: str, arguments: Mapping[str, Any]) -> _Loaded:
-    import timm
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    check_arguments(arguments)
-    name = source.split(".")[0]
-    if not source.startswith("hf-hub:") and "/" in source:
-        source = f"hf-hub:{source}"
-    if not source.startswith("hf-hub:") and not timm.is_model(name):
-        raise ConfigError(
-            f"teacher {source!r} is neither a folder, a weights file, a timm model nor a hub id (owner/name)"
-        )
-    what = source.removeprefix("hf-hub:")
-    try:
-        model = timm.create_model(source, pretrained=True, num_classes=0, **arguments)
-    except HFValidationError as error:
-        raise ConfigError(
-            f"teacher {what!r} is no folder or weights file that exists, and no hub id (owner/name)"
-        ) from error
-    except (TypeError, AssertionError) as error:
-        raise ConfigError(f"teacher {what!r} refuses {dict(arguments)}: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise CheckpointError(
-            f"cannot fetch the weights of teacher {source!r}: {reason}; check the name and the network, "
-            "or give a local folder or file"
-        ) from error
-    config = model.pretrained_cfg
-    mean, std = _statistics(config)
-    return model, config.get("architecture", name), None, config.get("license"), mean, std
-
-
-def _statistics(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(config.get("mean") or IMAGENET_MEAN), tuple(config.get("std") or IMAGENET_STD)

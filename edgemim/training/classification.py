@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 
 from edgemim.errors import CheckpointError
 from edgemim.methods._base import Batch, Step
+from edgemim.models.adapters.beit import unshare_bias
 from edgemim.models.build import build_backbone, classifiers
 from edgemim.models.checkpoint import Checkpoint
 
@@ -70,12 +71,14 @@ def classifier_from(
         CheckpointError: The weights do not fit the model with a new head.
     """
     info = checkpoint.info
-    arguments = dict(info.model_args)
+    arguments, given = unshare_bias(info.model_args, checkpoint.model.state_dict())
     if hasattr(checkpoint.model, "num_prefix_tokens"):
         arguments["global_pool"] = pool
-    regularised = {**arguments, "drop_path_rate": drop_path} if drop_path else arguments
+    # What a backbone was pretrained with must not stay on when fine-tuning asks for none.
+    asked = drop_path or "drop_path_rate" in arguments
+    regularised = {**arguments, "drop_path_rate": drop_path} if asked else arguments
     model = build_backbone(info.architecture, regularised, num_classes=classes)
-    own, given, head = model.state_dict(), checkpoint.model.state_dict(), classifiers(model)
+    own, head = model.state_dict(), classifiers(model)
     kept = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape and not k.startswith(head)}
     lost = [k for k in own if k not in kept and not k.startswith(_FRESH) and not k.startswith(head)]
     if lost:

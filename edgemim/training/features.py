@@ -40,7 +40,7 @@ def outputs(
 
 
 def patch_features(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Mean of a backbone's final patch tokens, [B, D]; of its feature map for a convnet."""
+    """Mean of a backbone's final patch tokens, [B, D]; of its feature map for a convnet or a staged transformer."""
 
     class _Pooled(nn.Module):
         def __init__(self) -> None:
@@ -50,7 +50,8 @@ def patch_features(model: nn.Module) -> Callable[[Tensor], Tensor]:
         def forward(self, images: Tensor) -> Tensor:
             tokens: Tensor = self.model.forward_features(images)  # type: ignore[operator]
             if tokens.dim() == 4:
-                return tokens.mean(dim=(2, 3))
+                last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # where timm keeps a map's channels
+                return tokens.mean(dim=(1, 2) if last else (2, 3))
             return tokens[:, getattr(self.model, "num_prefix_tokens", 0) :].mean(dim=1)
 
     return _Pooled().eval()

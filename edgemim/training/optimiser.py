@@ -17,7 +17,9 @@ from torch import nn
 from edgemim.methods._base import Method
 from edgemim.training.settings import TrainingSettings
 
-_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+# A block of a plain model, or of a stage (timm: `layers` or `stages`), and what leads into a stage.
+_BLOCK = re.compile(r"(?:^|\.)(?:(?:layers|stages)\.(\d+)\.)?blocks\.(\d+)\.")
+_LEAD = re.compile(r"(?:^|\.)(?:layers|stages)\.(\d+)\.downsample\.")
 
 
 def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
@@ -31,9 +33,11 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
     """Trainable parameters by weight decay and layer scale.
 
     No decay on 1-D tensors, biases and what a method's own `no_weight_decay()` names. With `layer_decay` d and
-    B blocks: the embeddings get d ** (B + 1), block i gets d ** (B - i), everything after the blocks 1.
+    B blocks, counted through all stages: the embeddings get d ** (B + 1), block i gets d ** (B - i), what leads
+    into a stage the rate of the block before it, everything after the blocks 1.
     """
-    blocks = _number_of_blocks(module)
+    order = _block_order(module)
+    blocks = len(order)
     undecayed = set(module.no_weight_decay()) if isinstance(module, Method) else set()
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -41,7 +45,7 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
             continue
         plain = parameter.dim() <= 1 or name.endswith(".bias") or name in undecayed
         decay = 0.0 if plain else settings.weight_decay
-        scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, blocks))
+        scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, order))
         group = groups.setdefault(
             (decay, scale), {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale}
         )
@@ -66,14 +70,18 @@ def learning_rate_factor(settings: TrainingSettings, steps: int) -> Callable[[in
     return factor
 
 
-def _number_of_blocks(module: nn.Module) -> int:
-    found = [int(m.group(1)) for n, _ in module.named_parameters() if (m := _BLOCK.search(n))]
-    return max(found) + 1 if found else 0
+def _block_order(module: nn.Module) -> list[tuple[int, int]]:
+    """Stage and index of every block, first to last; a plain model is one stage."""
+    found = (_BLOCK.search(name) for name, _ in module.named_parameters())
+    return sorted({(int(m.group(1) or 0), int(m.group(2))) for m in found if m})
 
 
-def _layer_of(name: str, blocks: int) -> int:
-    block = _BLOCK.search(name)
+def _layer_of(name: str, order: list[tuple[int, int]]) -> int:
+    """0 for the embeddings, 1 for the first block, and one more than the last for what follows the blocks."""
+    block, lead = _BLOCK.search(name), _LEAD.search(name)
     if block:
-        return int(block.group(1)) + 1
+        return order.index((int(block.group(1) or 0), int(block.group(2)))) + 1
+    if lead:
+        return sum(stage < int(lead.group(1)) for stage, _ in order)
     first = any(part in name for part in ("patch_embed", "cls_token", "reg_token", "pos_embed", "stem"))
-    return 0 if first else blocks + 1
+    return 0 if first else len(order) + 1

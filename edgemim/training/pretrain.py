@@ -242,7 +242,7 @@ def _teacher(settings: RunSettings, method: type[Method], contract: Preprocess) 
             raise ConfigError(f"method {method.name()!r} learns without a teacher; leave --teacher out")
         return None
     if not source:
-        raise ConfigError(f"method {method.name()!r} learns from a teacher; give one with --teacher")
+        raise ConfigError(f"method {method.name()!r} learns from a teacher; {method.teacher_hint}")
     return load_teacher(source, settings.teacher, student=contract, with_head=method.teacher_head)
 
 

@@ -7,15 +7,34 @@ import dataclasses
 import pytest
 import torch
 
+from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.models.mask_plan import DROPPED, MASKED, VISIBLE, MaskPlan
 
-GRIDS = [(7, 7), (8, 8), (12, 12), (14, 14), (16, 16), (3, 5)]
+# The middle three are the grids of images of 192, 224 and 256 pixels in patches of 16.
+GRIDS = [(7, 7), (8, 8), (12, 12), (14, 14), (16, 16), (3, 5), (4, 4), (8, 14)]
+PATCH = (16, 16)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
+def draw(strategy: MaskingStrategy, batch: int, grid: tuple[int, int], rng: torch.Generator) -> MaskPlan:
+    """A plan, with random signals for a strategy that needs some."""
+    shape = (batch, grid[0] * grid[1])
+    signals = {name: torch.rand(shape, generator=generator(9)).to(rng.device) for name in strategy.needs}
+    return strategy.sample(batch, grid, rng, MaskContext(epoch_share=0.5, patch_size=PATCH, signals=signals))
+
+
+def accepts(strategy: MaskingStrategy, grid: tuple[int, int]) -> bool:
+    try:
+        strategy.check(grid, PATCH)
+    except ConfigError:
+        return False
+    return True
 
 
 @pytest.fixture(params=MASKINGS.names())
@@ -24,11 +43,18 @@ def strategy(request: pytest.FixtureRequest) -> MaskingStrategy:
     return made
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_image_has_the_same_counts_and_they_add_up(strategy: MaskingStrategy, grid: tuple[int, int]) -> None:
-    plan = strategy.sample(5, grid, generator())
+def test_every_image_has_the_same_counts_and_they_add_up(
+    strategy: MaskingStrategy, grid: tuple[int, int], device: str
+) -> None:
+    if not accepts(strategy, grid):
+        pytest.skip("it refuses this grid")
+    plan = draw(strategy, 5, grid, generator(device=device))
     assert plan.grid == grid
     assert plan.role.shape == (5, grid[0] * grid[1])
+    assert plan.role.dtype == torch.int8
+    assert plan.role.device.type == device
     counts = torch.stack([(plan.role == role).sum(dim=1) for role in (VISIBLE, MASKED, DROPPED)], dim=1)
     assert (counts == counts[0]).all()
     assert tuple(counts[0].tolist()) == plan.counts
@@ -37,18 +63,34 @@ def test_every_image_has_the_same_counts_and_they_add_up(strategy: MaskingStrate
     assert counts[0, MASKED] > 0
 
 
-def test_the_generator_is_the_only_source_of_chance(strategy: MaskingStrategy) -> None:
-    def draw(seed: int) -> MaskPlan:
-        torch.rand(3)  # the global generator moves, the plan does not
-        return strategy.sample(4, (8, 8), generator(seed), MaskContext(epoch_share=0.5))
+def test_the_usual_grids_are_accepted_and_most_others(strategy: MaskingStrategy) -> None:
+    assert all(accepts(strategy, grid) for grid in [(12, 12), (14, 14), (16, 16)])
+    assert sum(accepts(strategy, grid) for grid in GRIDS) > len(GRIDS) / 2
 
-    assert torch.equal(draw(1).role, draw(1).role)
-    assert not torch.equal(draw(1).role, draw(2).role)
+
+def test_the_generator_is_the_only_source_of_chance(strategy: MaskingStrategy) -> None:
+    def role(seed: int) -> torch.Tensor:
+        torch.rand(3)  # the global generator moves, the plan does not
+        return draw(strategy, 4, (8, 8), generator(seed)).role
+
+    assert torch.equal(role(1), role(1))
+    assert not torch.equal(role(1), role(2))
+
+
+def test_two_plans_of_one_generator_differ(strategy: MaskingStrategy) -> None:
+    rng = generator()
+    assert not torch.equal(draw(strategy, 4, (14, 14), rng).role, draw(strategy, 4, (14, 14), rng).role)
 
 
 def test_images_of_a_batch_are_masked_differently(strategy: MaskingStrategy) -> None:
-    role = strategy.sample(8, (14, 14), generator()).role
+    role = draw(strategy, 8, (14, 14), generator()).role
     assert len({tuple(row.tolist()) for row in role}) > 1
+
+
+def test_every_patch_is_hidden_at_times_and_seen_at_times(strategy: MaskingStrategy) -> None:
+    hidden = (draw(strategy, 400, (14, 14), generator()).role != VISIBLE).sum(dim=0)
+    assert hidden.min() > 0
+    assert hidden.max() < 400
 
 
 def test_the_settings_are_a_frozen_dataclass_with_defaults(strategy: MaskingStrategy) -> None:

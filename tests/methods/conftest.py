@@ -92,8 +92,9 @@ def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
         torch.manual_seed(3)
         shape = {"img_size": SIZE, "patch_size": PATCH, **STUDENT, **(backbone or {})}
         model = build_backbone("vit_tiny_patch16_224", shape)
-        classes = {"num_classes": 5} if cls.teacher_head else {}
-        teaches = make_teacher(**{**classes, **(teacher or {})}) if cls.needs_teacher else None
+        like: dict[str, Any] = {"num_classes": 5} if cls.teacher_head else {}
+        like |= STUDENT if name == "selfdistill" else {}  # its teacher is an earlier run of the student
+        teaches = make_teacher(**{**like, **(teacher or {})}) if cls.needs_teacher else None
         known = {f.name for f in dataclasses.fields(cls.Settings)}
         own = build(cls.Settings, {**{k: v for k, v in DECODER.items() if k in known}, **settings}, "method")
         method: Method = cls(adapt(model), masking or RandomMasking(mask_ratio=mask_ratio), own, teaches)

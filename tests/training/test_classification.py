@@ -125,6 +125,12 @@ def test_drop_path_is_for_training_and_not_part_of_the_checkpoint(tmp_path: Path
     assert "drop_path_rate" not in arguments
 
 
+def test_drop_path_of_the_pretraining_does_not_stay_on(tmp_path: Path) -> None:
+    given, _ = checkpoint(tmp_path / "a", drop_path_rate=0.3)
+    model, _ = classifier_from(given, 4, pool="avg", drop_path=0.0)
+    assert getattr(model.blocks[1].drop_path1, "drop_prob", 0) == 0  # type: ignore[index,union-attr]
+
+
 @pytest.mark.parametrize("wrong", [{"pool": "no-such"}, {"pool": "avg", "name": "resnet10t", "drop_path": "much"}])
 def test_what_the_model_refuses_is_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
     given, _ = checkpoint(tmp_path / "a", wrong.get("name", "vit_tiny_patch16_224"))

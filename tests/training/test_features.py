@@ -64,6 +64,18 @@ def test_features_of_a_convnet_are_the_mean_of_its_map() -> None:
         torch.testing.assert_close(patch_features(model)(images), expected)
 
 
+def test_features_of_a_staged_transformer_are_the_mean_of_its_map_with_channels_last() -> None:
+    shape = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
+    model = build_backbone("swin_tiny_patch4_window7_224", shape).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        features = patch_features(model)(images)
+        tokens = model.forward_features(images)  # type: ignore[operator]
+    assert tokens.shape == (2, 4, 4, 16)
+    # What timm's own classifier would see.
+    torch.testing.assert_close(features, model.forward_head(tokens, pre_logits=True))  # type: ignore[operator]
+
+
 def test_features_are_taken_without_dropout(noise: Callable[[int], Any], contract: Preprocess) -> None:
     shape = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "proj_drop_rate": 0.9}
     model = build_backbone("vit_tiny_patch16_224", shape).train()

@@ -60,6 +60,18 @@ def test_a_worked_example_of_layer_decay(vit: nn.Module) -> None:
     assert {rate[n] for n in ("norm.weight", "norm.bias", "head.weight", "head.bias")} == {2e-3}
 
 
+def test_stages_are_counted_through_and_a_downsampling_belongs_to_the_block_before() -> None:
+    shape = {"img_size": 32, "window_size": 2, "embed_dim": 8, "depths": (1, 2, 1), "num_heads": (1, 2, 2)}
+    swin = build_backbone("swin_tiny_patch4_window7_224", shape, num_classes=3)
+    rate = {name: lr for name, (_, lr) in by_name(swin, settings(layer_decay=0.5)).items()}
+    # 4 blocks, peak 2e-3: embeddings 0.5^5, blocks 0.5^4 to 0.5, the rest 1.
+    blocks = {"layers.0.blocks.0": 4, "layers.1.blocks.0": 3, "layers.1.blocks.1": 2, "layers.2.blocks.0": 1}
+    leads = {"layers.1.downsample": 4, "layers.2.downsample": 2}
+    for start, power in {"patch_embed": 5, **blocks, **leads, "norm": 0, "head": 0}.items():
+        found = {lr for name, lr in rate.items() if name.startswith(f"{start}.")}
+        assert found == {2e-3 * 0.5**power}, start
+
+
 def test_without_layer_decay_there_is_one_rate(vit: nn.Module) -> None:
     assert {lr for _, lr in by_name(vit, settings()).values()} == {2e-3}
     assert len(parameter_groups(vit, settings())) == 2

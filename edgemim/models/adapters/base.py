@@ -5,6 +5,7 @@ The adapter owns no weights: everything it computes uses the timm model, and the
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -140,7 +141,10 @@ class BackboneAdapter(ABC):
             raise ConfigError(f"{name} takes images of {self.size[0]}x{self.size[1]} only, not {size[0]}x{size[1]}")
         if resample is not None:
             try:
-                resample(img_size=size)
+                with warnings.catch_warnings():
+                    # How timm interpolates tables of relative positions; nothing that a user could act on.
+                    warnings.simplefilter("ignore", UserWarning)
+                    resample(img_size=size)
             except (AssertionError, ValueError, RuntimeError) as error:
                 raise ConfigError(f"{name} cannot take images of {size[0]}x{size[1]}: {error}") from error
         return adapt(self.backbone, size)
@@ -148,3 +152,16 @@ class BackboneAdapter(ABC):
     def block_at(self, share: float) -> int:
         """Index of the last block within the first `share` of the depth: 0.75 gives 8 of 12, 17 of 24."""
         return max(0, round(self.depth * share) - 1)
+
+
+def check_divides(size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    """Refuse images whose height or width is no whole number of patches.
+
+    Raises:
+        ConfigError: Says what to choose.
+    """
+    if size[0] % patch_size[0] or size[1] % patch_size[1]:
+        raise ConfigError(
+            f"images of {size[0]}x{size[1]} are no whole number of {patch_size[0]}x{patch_size[1]} patches; "
+            "choose backbone.img_size as a multiple of backbone.patch_size"
+        )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from edgemim.models.adapters.base import BackboneAdapter, Features
+from edgemim.models.adapters.base import BackboneAdapter, Features, check_divides
 from edgemim.models.mask_plan import VISIBLE, MaskPlan
+
+_TABLE = "relative_position_bias_table"
 
 
 class BeitAdapter(BackboneAdapter):
     """Runs a `timm.models.beit.Beit`, with its bias shared by the blocks or with one for each of them.
 
-    Its bias belongs to pairs of places in the whole grid, so it is not run on visible patches alone.
+    Its bias belongs to pairs of places in the whole grid, so it is not run on visible patches alone. A model that
+    averages its tokens has its last norm behind the average: `global_pool="token"` puts it before, where masked
+    pretraining needs it.
+
+    Raises:
+        ConfigError: The model takes images of a size that is not a whole number of patches.
     """
 
     abilities = ("full", "mask_token", "blocks")
@@ -27,6 +34,7 @@ class BeitAdapter(BackboneAdapter):
         self.size = beit.patch_embed.img_size
         self.grid = self.output_grid = beit.patch_embed.grid_size
         self.patch_size = beit.patch_embed.patch_size
+        check_divides(self.size, self.patch_size)
         self.width = beit.embed_dim
         self.depth = len(beit.blocks)
         self.num_prefix = 1
@@ -67,5 +75,31 @@ class BeitAdapter(BackboneAdapter):
                 tapped[index] = x
         return Features(None if stop_early else self.beit.norm(x), tapped)
 
+    @torch.no_grad()
     def initialise(self) -> None:
-        """timm's own initial weights of BEiT are those of its paper; nothing is to be done."""
+        """timm's initial weights, and a patch projection from the same normal(0, 0.02).
+
+        Source: Xie et al., "SimMIM", CVPR 2022, arXiv:2111.09886, the released ViT; timm leaves the projection at
+        torch's default.
+        """
+        projection = self.beit.patch_embed.proj
+        nn.init.trunc_normal_(projection.weight, std=0.02)
+        nn.init.zeros_(projection.bias)
+
+
+def unshare_bias(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """timm arguments and weights of the same function with a bias in each block, for one that all blocks share.
+
+    Those of every other model come back as they are.
+
+    Source: Xie et al., "SimMIM", CVPR 2022, arXiv:2111.09886: blocks share a table while they are pretrained, and
+    each has a copy of its own while it is fine-tuned.
+    """
+    new = dict(state)
+    shared = new.pop(f"rel_pos_bias.{_TABLE}", None)
+    if shared is None:
+        return dict(arguments), new
+    for name in [n for n in state if n.startswith("blocks.") and n.endswith(".attn.qkv.weight")]:
+        own = name.replace("qkv.weight", _TABLE)
+        new[own] = shared + new[own] if own in new else shared.clone()
+    return {**arguments, "use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}, new

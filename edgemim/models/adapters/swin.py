@@ -8,16 +8,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgemim.models.adapters.base import BackboneAdapter, Features
+from edgemim.models.adapters.base import BackboneAdapter, Features, check_divides
 from edgemim.models.mask_plan import VISIBLE, MaskPlan
 
 
 class SwinAdapter(BackboneAdapter):
     """Runs a `timm.models.SwinTransformer`.
 
-    `grid` is that of the patch embedding (4-pixel patches), `output_grid` that of the last stage. Blocks are
-    counted through all stages, and a tap is [B, H * W, D] of its own stage. Windows are dense: there is no
-    `visible` mode.
+    `grid` is that of the patch embedding (4-pixel patches), `output_grid` that of the last stage: each stage after
+    the first halves it, rounded up. Blocks are counted through all stages, and a tap is [B, H * W, D] of its own
+    stage. Windows are dense: there is no `visible` mode.
+
+    Raises:
+        ConfigError: The model takes images of a size that is not a whole number of patches.
     """
 
     abilities = ("full", "mask_token", "blocks")
@@ -29,10 +32,11 @@ class SwinAdapter(BackboneAdapter):
         self.size = swin.patch_embed.img_size
         self.grid = swin.patch_embed.grid_size
         self.patch_size = swin.patch_embed.patch_size
-        shrink = 2 ** (len(swin.layers) - 1)
-        self.output_grid = (-(-self.grid[0] // shrink), -(-self.grid[1] // shrink))
+        check_divides(self.size, self.patch_size)
+        self._shrink = 2 ** (len(swin.layers) - 1)
+        self.output_grid = (-(-self.grid[0] // self._shrink), -(-self.grid[1] // self._shrink))
         self.width = swin.num_features
-        self._widths = [stage.dim for stage in swin.layers for _ in stage.blocks]
+        self._widths = [block.dim for stage in swin.layers for block in stage.blocks]
         self.depth = len(self._widths)
 
     @staticmethod
@@ -41,6 +45,10 @@ class SwinAdapter(BackboneAdapter):
         from timm.models.swin_transformer import SwinTransformer
 
         return type(backbone) is SwinTransformer
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        return self.patch_size[0] * self._shrink, self.patch_size[1] * self._shrink
 
     def forward(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
-from edgemim.models.adapters.base import QKV, BackboneAdapter, Features
+from edgemim.models.adapters.base import QKV, BackboneAdapter, Features, check_divides
 from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import VISIBLE, MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
@@ -36,7 +36,7 @@ class ViTAdapter(BackboneAdapter):
         self.size = vit.patch_embed.img_size
         self.grid = self.output_grid = vit.patch_embed.grid_size
         self.patch_size = vit.patch_embed.patch_size
-        _check_divides(self.size, self.patch_size)
+        check_divides(self.size, self.patch_size)
         self.width = vit.embed_dim
         self.depth = len(vit.blocks)
         self.num_prefix = vit.num_prefix_tokens
@@ -138,14 +138,6 @@ class ViTAdapter(BackboneAdapter):
         prefix = 0 if self.vit.no_embed_class else self.num_prefix
         self.vit.pos_embed.copy_(sincos_positions(self.width, self.grid, prefix)[None])
         self.vit.pos_embed.requires_grad_(False)
-
-
-def _check_divides(size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    if size[0] % patch_size[0] or size[1] % patch_size[1]:
-        raise ConfigError(
-            f"images of {size[0]}x{size[1]} are no whole number of {patch_size[0]}x{patch_size[1]} patches; "
-            "choose backbone.img_size as a multiple of backbone.patch_size"
-        )
 
 
 def _split(attention: Any, joint: Tensor) -> QKV:

@@ -1,0 +1,165 @@
+"""The tables of the comparison of methods, as Markdown; `tables.py` reads the results and puts them in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Kept = Mapping[str, Any]
+_SCORES = {"knn_top1": "k-NN (%)", "linear_top1": "linear probe (%)", "top1": "fine-tuned top-1 (%)"}
+_BASELINES = {"scratch": "minus `scratch`", "mae": "minus `mae`"}
+_MEANING = {"scratch": ", fine-tuning only", "scratch-long": ", fine-tuning for all updates"}
+
+
+def short(kept: Kept) -> str:
+    """Fine-tuned top-1 of the ranked rows."""
+    rows = [(_name(r), _mean(r["top1"]), _gain(r["top1_minus_scratch"])) for r in _best_first(kept["ranked"])]
+    return _page(_table(("student", _SCORES["top1"], _BASELINES["scratch"]), rows), _protocol(kept), _origin(kept))
+
+
+def ranking(kept: Kept) -> str:
+    """Rows with seeds enough for a ranking, the best first, and the teacher."""
+    rows = [
+        (
+            _name(row),
+            len(row["seeds"]),
+            *(_mean(row[metric]) for metric in _SCORES),
+            *(_gain(row[f"top1_minus_{other}"]) for other in _BASELINES),
+        )
+        for row in _best_first(kept["ranked"])
+    ]
+    missing = f"Not done yet: {', '.join(kept['missing'])}." if kept["missing"] else ""
+    table = _table(("student", "seeds", *_SCORES.values(), *_BASELINES.values()), rows)
+    return _page(table, _protocol(kept), _teacher(kept), missing, _origin(kept))
+
+
+def claims(kept: Kept) -> str:
+    """What the ranked rows show, refute, or leave open."""
+    rows = [(c["claim"], _gain(c), len(c["seeds"]), _verdict(c)) for c in kept["claims"]]
+    head = ("claim (fine-tuned top-1)", "difference in points", "seeds", "verdict")
+    return _page(_table(head, rows), " ".join(kept["caveats"]), _origin(kept))
+
+
+def single_runs(kept: Kept) -> str:
+    """Rows with too few seeds, by name: their order says nothing."""
+    rows = [
+        (_name(row), len(row["seeds"]), *(_mean(row[metric]) for metric in _SCORES))
+        for row in sorted(kept["not_ranked"], key=lambda row: str(row["name"]))
+    ]
+    return _page(_table(("run, not ranked", "seeds", *_SCORES.values()), rows), _origin(kept))
+
+
+def cost_of_an_update(kept: Kept) -> str:
+    """Seconds and memory by method, the cheapest first."""
+    rows = [
+        (name, f"{1000 * row['median_s']:.0f}", _ratio(row), f"{row['peak_mib']:.0f}" if "peak_mib" in row else "-")
+        for name, row in sorted(kept["rows"].items(), key=lambda item: float(item[1]["ratio"]))
+    ]
+    facts = (
+        f"Updates of {kept['batch_size']} images, threads: {kept['threads']}; medians of {kept['rounds']} rounds in "
+        "turn. The peak is the whole process, Python and libraries included."
+    )
+    return _page(_table(("method", "ms per update", "times `mae`", "peak MiB"), rows), facts, _origin(kept))
+
+
+def cost_of_distillation(kept: Kept) -> str:
+    """A dmae step beside one that runs the whole teacher on all patches."""
+    rows = [
+        (
+            " to ".join(_model(row[who]) for who in ("teacher", "student")),
+            row["decoder"],
+            *(f"{row['steps'][name]['median_s']:.2f}" for name in ("dmae", "whole teacher")),
+            _ratio(row),
+            "-" if row["target"] is None else f"below {row['target']}: {'met' if row['met'] else 'missed'}",
+        )
+        for row in kept["rows"].values()
+    ]
+    head = ("teacher to student", "decoder", "`dmae` step (s)", "whole teacher (s)", "ratio", "target")
+    facts = (
+        f"Images of {kept['image_size']} pixels, {kept['batch_size']} in a batch, threads: {kept['threads']}, "
+        f"{kept['precision']}; medians of {kept['rounds']} rounds in turn."
+    )
+    return _page(_table(head, rows), facts, _origin(kept))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _page(*paragraphs: str) -> str:
+    return "\n\n".join(p for p in paragraphs if p)
+
+
+def _best_first(rows: Sequence[Kept]) -> list[Kept]:
+    return sorted(rows, key=lambda row: -float(row["top1"]["mean"]))
+
+
+def _name(row: Kept) -> str:
+    return f"`{row['name']}`{_MEANING.get(row['name'], '')}"
+
+
+def _model(name: str) -> str:
+    size = name.removeprefix("vit_").removesuffix("_patch16_224")
+    return f"ViT-{ {'large': 'L', 'base': 'B', 'small': 'S', 'tiny': 'Ti'}.get(size, size) }"
+
+
+def _mean(score: Kept | None) -> str:
+    """In percent, with half of the interval where there is one."""
+    return "-" if score is None else f"{100 * score['mean']:.1f}{_plus_minus(score)}"
+
+
+def _gain(gain: Kept | None) -> str:
+    """In points of percent."""
+    absent = gain is None or gain["difference"] is None
+    return "-" if absent or gain is None else f"{100 * gain['difference']:+.1f}{_plus_minus(gain)}"
+
+
+def _plus_minus(of: Kept) -> str:
+    return "" if of["interval"] is None else f" ± {50 * (of['interval'][1] - of['interval'][0]):.1f}"
+
+
+def _ratio(row: Kept) -> str:
+    return f"{row['ratio']:.2f} ({row['ratio_range'][0]:.2f} to {row['ratio_range'][1]:.2f})"
+
+
+def _verdict(claim: Kept) -> str:
+    return "shown" if claim["shown"] else "refuted" if claim["refuted"] else "not shown"
+
+
+def _protocol(kept: Kept) -> str:
+    data, shape = kept["data"], kept["student"]
+    return (
+        f"CIFAR-10, {data['train_images']:,} training and {data['test_images']:,} test images. Student: ViT, "
+        f"{shape['depth']} blocks, {shape['embed_dim']} wide, patch {shape['patch_size']}; {kept['updates']:,} updates "
+        f"of {kept['batch_size']} images by the method, then {kept['finetune_updates']:,} of fine-tuning. "
+        "± is half a 95 % t-interval over seeds."
+    )
+
+
+def _teacher(kept: Kept) -> str:
+    teacher, shape = kept["teacher"], kept["teacher_model"]
+    if teacher is None:
+        return ""
+    updates = teacher["updates"]
+    scores = ", ".join(f"{shown} {100 * teacher[metric]:.1f}" for metric, shown in _SCORES.items())
+    return (
+        f"Teacher: {shape['depth']} blocks, {shape['embed_dim']} wide, {updates['pretrained']:,} updates of MAE on the "
+        f"same images, then {updates['finetuned']:,} of fine-tuning: {scores.replace(' (%)', '')}."
+    )
+
+
+def _origin(kept: Kept) -> str:
+    """Of a result of one process, or of a summary of many."""
+    machine = kept.get("machine") or {
+        "cpu": [kept["device"]["cpu"]],
+        "gpu": [kept["device"]["gpu"]] if kept["device"]["gpu"] else [],
+        "commits": [kept["commit"]],
+    }
+    where = ", ".join(machine["gpu"] or machine["cpu"])
+    commits = ", ".join(f"`{_short_hash(commit)}`" for commit in machine["commits"])
+    return f"Made by `{kept['command']}` on {where} at commit {commits}."
+
+
+def _short_hash(commit: str) -> str:
+    return commit[:12] + ("+changes" if commit.endswith("+changes") else "")
