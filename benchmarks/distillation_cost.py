@@ -4,9 +4,10 @@
 
 `dmae` runs the teacher on the visible quarter of the patches and stops it at the matched block (18 of 24 for ViT-L).
 The other step differs in nothing but that: the teacher sees every patch, runs to its end, and the tokens after its last
-block are gathered at the visible places. A step is forward, backward and the optimiser, at 224 pixels: ViT-L to ViT-B/16,
-and ViT-B to ViT-Ti/16 with MAE's decoder of 8 blocks of 512 channels and with one block. The two are timed in turn, and
-so is the teacher's part of each. Weights and images are random. Takes a few minutes on two cores, and 10 GiB of memory.
+block are gathered at the visible places. A step is forward, backward and the optimiser, 224 pixels, patch 16: ViT-L to
+ViT-B, and ViT-B to ViT-Ti with MAE's decoder of 8 blocks of 512 channels and with one block. The two are timed in turn,
+and so is the teacher's part of each. Weights and images are random. Takes a few minutes on two cores, and 10 GiB of
+memory.
 
 What would make the answer wrong: other work on the machine; a batch so small that the optimiser, whose cost does not
 depend on the batch, is most of the step (it then makes the ratio worse, not better); one thread count for all machines.

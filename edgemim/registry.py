@@ -144,6 +144,7 @@ _REGISTRIES = {
     "methods": ("edgemim.methods", "METHODS"),
     "maskings": ("edgemim.masking", "MASKINGS"),
     "losses": ("edgemim.losses", "LOSSES"),
+    "layouts": ("edgemim.models.layouts", "LAYOUTS"),
     "sources": ("edgemim.data.sources", "SOURCES"),
     "quantizers": ("edgemim.quantize.quantizers", "QUANTIZERS"),
     "targets": ("edgemim.runtime.targets", "TARGETS"),

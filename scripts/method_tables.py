@@ -8,6 +8,7 @@ from typing import Any
 Kept = Mapping[str, Any]
 _SCORES = {"knn_top1": "k-NN (%)", "linear_top1": "linear probe (%)", "top1": "fine-tuned top-1 (%)"}
 _BASELINES = {"scratch": "minus `scratch`", "mae": "minus `mae`"}
+_SIZES = {"large": "L", "base": "B", "small": "S", "tiny": "Ti"}
 _MEANING = {"scratch": ", fine-tuning only", "scratch-long": ", fine-tuning for all updates"}
 
 
@@ -101,7 +102,7 @@ def _name(row: Kept) -> str:
 
 def _model(name: str) -> str:
     size = name.removeprefix("vit_").removesuffix("_patch16_224")
-    return f"ViT-{ {'large': 'L', 'base': 'B', 'small': 'S', 'tiny': 'Ti'}.get(size, size) }"
+    return f"ViT-{_SIZES.get(size, size)}"
 
 
 def _mean(score: Kept | None) -> str:

@@ -2,8 +2,8 @@
 
     python scripts/tables.py [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. Nobody types a number. In the
-place of a table whose result is not there stands that it was not yet measured.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. Nobody types a number.
+Where the result of a table is missing it says that it was not yet measured.
 """
 
 from __future__ import annotations

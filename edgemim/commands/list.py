@@ -15,7 +15,9 @@ from edgemim.commands._output import emit
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(help="methods, maskings, losses, sources, quantizers, targets, backends, backbones or recipes."),
+        typer.Argument(
+            help="methods, maskings, losses, layouts, sources, quantizers, targets, backends, backbones or recipes."
+        ),
     ],
     filter_: Annotated[str | None, typer.Option("--filter", help="Shell pattern on the names.")] = None,
     json: o.Json = False,

@@ -108,8 +108,7 @@ def prefix_attention(qkv: QKV, num_prefix: int, *, class_token: bool = True) -> 
         row's sum is below 1.
     """
     looking = qkv.queries[:, :, :1] if num_prefix and class_token else qkv.queries[:, :, num_prefix:]
-    with torch.autocast(looking.device.type, enabled=False):
-        weights = QKV(looking, qkv.keys, qkv.values).logits().softmax(dim=-1)
+    weights = QKV(looking, qkv.keys, qkv.values).logits().softmax(dim=-1)
     return weights.mean(dim=(1, 2))[:, num_prefix:]
 
 

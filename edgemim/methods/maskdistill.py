@@ -6,9 +6,9 @@ Needs: a backbone that takes mask tokens (ViT, BEiT, Swin), or a plain ViT with 
     whose blocks can be tapped
 Differs: the authors published no code, so the defaults come from two independent ports and were not verified:
     smooth L1 with beta 1 (one port has 2), a linear head, block-wise masking of 40 %. Not verified either, and
-    chosen here: the teacher's last block is taken before its final norm (what follows has no learned scale), the
-    class token takes no part, the mask token starts from a truncated normal of deviation 0.02, the variant that
-    sees visible patches alone has MAE's decoder of 8 blocks of width 512.
+    chosen here: the teacher's last block is taken before its final norm, whose learned scale a target must not
+    have; the class token takes no part; the mask token starts from a truncated normal of deviation 0.02; the
+    variant that sees visible patches alone has MAE's decoder of 8 blocks of width 512.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ SECTIONS = {
     "edgemim.masking": "source",
     "edgemim.methods": "source",
     "edgemim.losses": "source",
+    "edgemim.models.layouts": "source",
     "edgemim.quantize.placement": "source",
     "edgemim.quantize.quantizers": "needs",
     "edgemim.data.sources": "needs",

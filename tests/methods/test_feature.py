@@ -142,14 +142,15 @@ def test_every_family_of_students_learns_the_teachers_map_place_by_place(
     students = twin.projector(tokens_of(model.forward_features(images.double()), model, prefix))
     loss = reference("plain_distillation").feature_loss(students, taught, "layer", "smooth-l1")
     loss.backward()
-    # float32 against float64 through some ten layers; batch norm over few places enlarges a rounding further.
+    # float32 against float64, some thousand roundings of 6e-8 each.
     torch.testing.assert_close(step.loss.double(), loss, rtol=1e-5, atol=0)
     twins = dict(twin.named_parameters())
     for k, p in method.named_parameters():
         if p.grad is not None:
             wanted = twins[k].grad
             assert wanted is not None
-            assert (p.grad - wanted).abs().max() <= 1e-3 * wanted.abs().max() + 1e-7, k
+            # A batch norm over few places enlarges a rounding; a bias in front of one has no gradient but rounding.
+            assert (p.grad - wanted).abs().max() <= 5e-5 * wanted.abs().max() + 1e-7, k
 
 
 def tokens_of(features: Tensor, model: Any, left_out: int) -> Tensor:

@@ -37,9 +37,9 @@ TOP5_OF_8 = {3: 0.2, 4: 0.2, 5: 0.2, 6: 0.2, 7: 0.2}
 # Settings, and the weight of each level of the teacher that counts; the student has 4 blocks, the teacher 8 or so.
 CASES: dict[str, tuple[dict[str, Any], dict[int, float]]] = {
     "the defaults": ({}, TOP5_OF_8),
-    "equal depths": ({"backbone": {"depth": 6}, "teacher": {"depth": 6}}, {k: 0.2 for k in (1, 2, 3, 4, 5)}),
-    "a deeper student": ({"backbone": {"depth": 6}, "teacher": {"depth": 5}}, {k: 0.2 for k in range(5)}),
-    "fewer than five levels": ({"teacher": {"depth": 3}}, {k: 1 / 3 for k in range(3)}),
+    "equal depths": ({"backbone": {"depth": 6}, "teacher": {"depth": 6}}, dict.fromkeys((1, 2, 3, 4, 5), 0.2)),
+    "a deeper student": ({"backbone": {"depth": 6}, "teacher": {"depth": 5}}, dict.fromkeys(range(5), 0.2)),
+    "fewer than five levels": ({"teacher": {"depth": 3}}, dict.fromkeys(range(3), 1 / 3)),
     "given weights": ({"level_weights": [0, 0.5, 0, 0, 0, 0, 2.0, 0]}, {1: 0.5, 6: 2.0}),
     "given weights, equal depths": ({"teacher": {"depth": 4}, "level_weights": [1, 0, 0, 3]}, {0: 1.0, 3: 3.0}),
     "unit length": ({"target_norm": "l2"}, TOP5_OF_8),

@@ -171,7 +171,7 @@ def test_blocks_of_early_stages_are_refused(other_family: Callable[..., Teacher]
     teacher = other_family("test_convnext")
     last = teacher.adapter.depth - 1
     check_levels(teacher, (last,))
-    with pytest.raises(ConfigError, match="^blocks 0 of the teacher"):
+    with pytest.raises(ConfigError, match=r"^blocks 0 of the teacher"):
         check_levels(teacher, (0, last))
 
 

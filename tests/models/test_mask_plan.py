@@ -53,3 +53,44 @@ def test_roles_for_another_grid_are_refused() -> None:
 def test_gathering_picks_whole_tokens() -> None:
     tokens = torch.arange(12.0).reshape(2, 3, 2)
     assert gather_tokens(tokens, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+
+
+def test_on_a_finer_grid_each_patch_becomes_a_block_of_its_role() -> None:
+    # 1 x 2 patches as 2 x 6: each is 2 rows by 3 columns.
+    plan = MaskPlan(torch.tensor([[MASKED, VISIBLE]]), (1, 2)).at((2, 6))
+    assert plan.grid == (2, 6)
+    assert plan.role.tolist() == [[1, 1, 1, 0, 0, 0] * 2]
+    assert plan.counts == (6, 6, 0)
+    assert plan.keep_ids.tolist() == [[3, 4, 5, 9, 10, 11]]
+
+
+def test_on_a_finer_grid_dropped_patches_stay_dropped() -> None:
+    plan = MaskPlan(torch.tensor([[DROPPED, VISIBLE, MASKED]]), (1, 3)).at((1, 6))
+    assert plan.role.tolist() == [[2, 2, 0, 0, 1, 1]]
+    assert plan.counts == (2, 2, 2)
+
+
+def test_a_plan_of_whole_cells_comes_back_from_the_finer_grid() -> None:
+    noise = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    plan = MaskPlan.from_keep_ids(noise.argsort(dim=1)[:, :2], (2, 3))
+    for grid in ((2, 3), (4, 6), (6, 9), (10, 3), (2, 12)):
+        back = plan.at(grid).at((2, 3))
+        assert torch.equal(back.role, plan.role), grid
+        assert back.counts == plan.counts
+    assert plan.at((2, 3)) is plan
+
+
+def test_between_grids_that_do_not_divide_the_patch_under_the_centre_decides() -> None:
+    # Three patches over the same image as five: the centres 0.1, 0.3, 0.5, 0.7, 0.9 lie in thirds 0, 0, 1, 2, 2.
+    role = torch.tensor([[VISIBLE, MASKED, DROPPED]])
+    assert MaskPlan(role, (1, 3)).at((1, 5)).role.tolist() == [[0, 0, 1, 2, 2]]
+    # And five as three: 1/6, 1/2 and 5/6 lie in fifths 0, 2 and 4.
+    role = torch.tensor([[VISIBLE, MASKED, DROPPED, MASKED, MASKED]])
+    assert MaskPlan(role, (5, 1)).at((3, 1)).role.tolist() == [[0, 2, 1]]
+
+
+def test_a_coarser_grid_that_cuts_through_the_cells_is_refused_where_counts_then_differ() -> None:
+    # Of two patches in a row the one behind the middle is asked: image 0 hides it, image 1 does not.
+    plan = MaskPlan(torch.tensor([[VISIBLE, MASKED], [MASKED, VISIBLE]]), (1, 2))
+    with pytest.raises(ValueError, match="same counts"):
+        plan.at((1, 1))

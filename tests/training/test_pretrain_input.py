@@ -30,11 +30,6 @@ BAD: dict[str, tuple[dict[str, Any], type[EdgemimError], str]] = {
     "odd size": ({"backbone": {"img_size": 18}}, ConfigError, "no whole number of 4x4 patches"),
     "no heads": ({"method": {"decoder_heads": 0}}, ConfigError, "heads 0 must be at least 1"),
     "a teacher for nothing": ({"teacher": {"source": "x"}}, ConfigError, "'mae' learns without a teacher; leave"),
-    "a masking for nothing": (
-        {"method": {"name": "feature", "decoder_width": None}, "masking": {"name": "random"}},
-        ConfigError,
-        "method 'feature' hides nothing; leave the masking settings out",
-    ),
     "two sizes": ({"preprocess": {"size": 32}}, ConfigError, r"preprocess\.size 32 is not the 16x16 of the backbone"),
     "unknown schedule": ({"training": {"schedule": "cosin"}}, ConfigError, r"training\.schedule"),
     "no teacher": ({"method": DMAE}, ConfigError, "learns from a teacher; give one with --teacher"),
@@ -62,6 +57,14 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path: Path, run_values: A
     with pytest.raises(error, match=message):
         pretrain(build(RunSettings, values), tmp_path / "new", stage="pretrain")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_masking_for_a_method_that_hides_nothing_is_refused(tmp_path: Path, run_values: Any, teacher: Path) -> None:
+    values = {**run_values(), "method": {"name": "feature"}, "masking": {"name": "random"}}
+    settings = build(RunSettings, {**values, "teacher": {"source": str(teacher)}})
+    with pytest.raises(ConfigError, match="method 'feature' hides nothing; leave the masking settings out"):
+        pretrain(settings, tmp_path / "out", stage="distill")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_test_image_is_found_before_the_run(

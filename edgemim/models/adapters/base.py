@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
@@ -26,8 +27,10 @@ class QKV:
 
     def logits(self) -> Tensor:
         """float32 [B, heads, P + K, P + K]: queries times keys over the root of the head width, before the softmax."""
-        queries, keys = self.queries.float(), self.keys.float()
-        scaled: Tensor = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
+        # Autocast would round the products, and a softmax turns a rounding of its logits into a factor.
+        with torch.autocast(self.queries.device.type, enabled=False):
+            queries, keys = self.queries.float(), self.keys.float()
+            scaled: Tensor = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
         return scaled
 
 

@@ -124,7 +124,7 @@ class GeneralAdapter(BackboneAdapter):
             level = (rows, patches // rows)
         if tokens - level[0] * level[1] not in ((0, 1) if prefix is None else (int(prefix),)):
             raise ConfigError(
-                f"{type(self.backbone).__name__} ends in {tokens} tokens, which are no grid of patches; "
+                f"{type(self.backbone).__name__} ends in a sequence of length {tokens}, which is no grid of patches; "
                 "choose another backbone"
             )
         return level

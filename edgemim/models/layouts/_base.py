@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from edgemim.errors import CheckpointError
+from edgemim.errors import CheckpointError, ConfigError
+from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.models.weights import differences, first_names
 
@@ -58,6 +59,19 @@ class Reading:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint in the names of a layout.
+
+    Attributes:
+        tensors: By the layout's names.
+        predictor: Names, ours, of the predictor's tensors that are among them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    predictor: Collection[str] = ()
+
+
 class Layout(ABC):
     """Names and tables of one family of public checkpoints.
 
@@ -79,7 +93,7 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def write(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    def write(self, checkpoint: Checkpoint) -> Written:
         """The checkpoint's tensors by the names of this layout.
 
         Tensors of the predictor for which the layout has no names are left out.
@@ -124,6 +138,36 @@ def load_renamed(
     model.load_state_dict({name: state[rename(name)] for name in own})
 
 
+def build_of_type(
+    wanted: type[nn.Module], name: str, arguments: Mapping[str, Any], num_classes: int, *, layout: str
+) -> nn.Module:
+    """A timm model with random weights.
+
+    Raises:
+        ConfigError: timm refuses the arguments, or the model is of another family than the layout's files.
+    """
+    model = build_backbone(name, arguments, num_classes=num_classes)
+    if type(model) is not wanted:
+        raise ConfigError(
+            f"files of the layout {layout!r} hold a {wanted.__name__}; {name} is a {type(model).__name__}, "
+            "choose another --backbone"
+        )
+    return model
+
+
+def refuse_other_type(wanted: type[nn.Module], checkpoint: Checkpoint, *, layout: str) -> None:
+    """Refuse a backbone of another family than the layout's files.
+
+    Raises:
+        CheckpointError: Names both.
+    """
+    if type(checkpoint.model) is not wanted:
+        raise CheckpointError(
+            f"files of the layout {layout!r} hold a {wanted.__name__}; {checkpoint.artifact.path} holds a "
+            f"{type(checkpoint.model).__name__} ({checkpoint.architecture})"
+        )
+
+
 def is_known(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name is one of some patterns, in which `N` stands for any number."""
     plain = ".".join("N" if part.isdigit() else part for part in name.split("."))
@@ -139,7 +183,7 @@ def refuse_strange(model: nn.Module, layout: str, patterns: tuple[str, ...]) -> 
     strange = [name for name in model.state_dict() if not is_known(name, patterns)]
     if strange:
         raise CheckpointError(
-            f"the layout {layout!r} has no names for these tensors of the {type(model).__name__}: {first_names(strange)}"
+            f"the layout {layout!r} has no names for these tensors of a {type(model).__name__}: {first_names(strange)}"
         )
 
 
@@ -174,9 +218,13 @@ def square_side(area: int) -> int | None:
     return side if side > 0 and side * side == area else None
 
 
-def unprefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """A state dict without a beginning that some of its names have."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def encoder_first(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
+    """A state dict without the `encoder.` in front of its names, where that is how it holds the tensor `anchor`."""
+    prefix = "encoder."
+    if anchor in state or prefix + anchor not in state:
+        return dict(state)
+    short = {name: name.removeprefix(prefix) for name in state}
+    return {name if short[name] in state else short[name]: tensor for name, tensor in state.items()}
 
 
 def classes_of(state: Mapping[str, Tensor], name: str = "head.weight") -> int:

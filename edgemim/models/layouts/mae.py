@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.models.layouts import LAYOUTS
-from edgemim.models.layouts._base import Asked, Layout, Reading
+from edgemim.models.layouts._base import Asked, Layout, Reading, Written, encoder_first
 from edgemim.models.layouts._mae_family import read_family, write_family
 
 
@@ -23,9 +23,9 @@ class MAELayout(Layout):
     has_decoder = True
 
     def read(self, state: Mapping[str, Tensor], asked: Asked) -> Reading:
-        return read_family(state, asked, layout="mae")[0]
+        return read_family(encoder_first(state, "cls_token"), asked, layout="mae")
 
-    def write(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    def write(self, checkpoint: Checkpoint) -> Written:
         return write_family(checkpoint, layout="mae")
 
 
