@@ -93,8 +93,7 @@ def compare(arguments: argparse.Namespace) -> None:
         on_done=lambda task, seconds: comparison.line(task.label, seconds),
         say=say_on_stderr,
     )
-    everything = plan(preset, seeds=seeds)
-    write_summary(arguments, comparison, everything)
+    write_summary(arguments, comparison, plan(preset, seeds=tuple(sorted({*preset.seeds, *seeds}))))
     if outcome.failed:
         sys.exit(f"failed: {', '.join(outcome.failed)}; the logs are in {comparison.work}")
 
@@ -171,16 +170,21 @@ def do_job(job: dict[str, Any]) -> None:
     """One run, in this process."""
     from _parts.one_run import execute, write_result
 
+    from edgemim.errors import EdgemimError
+
     preset = PRESETS[job["preset"]]
     run = teacher_run(preset) if job["row"] == TEACHER else student_run(job["row"], preset, job["seed"])
-    result = execute(
-        run,
-        key=job["key"],
-        work=Path(job["work"]),
-        data=Path(job["data"]),
-        teacher=None if job["teacher"] is None else Path(job["teacher"]),
-        workers=job["workers"],
-    )
+    try:
+        result = execute(
+            run,
+            key=job["key"],
+            work=Path(job["work"]),
+            data=Path(job["data"]),
+            teacher=None if job["teacher"] is None else Path(job["teacher"]),
+            workers=job["workers"],
+        )
+    except EdgemimError as error:
+        sys.exit(str(error))
     write_result(Path(job["out"]), {"preset": job["preset"], **result})
 
 

@@ -75,7 +75,7 @@ class Logit(Method):
     def num_classes(self) -> int:
         """The teacher's."""
         assert self.teacher is not None
-        return int(getattr(self.teacher.model, "num_classes", 0))
+        return self.teacher.num_classes
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         distance = kl(

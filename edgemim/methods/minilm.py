@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from edgemim.errors import ConfigError
-from edgemim.losses.kl_relation import kl_relation
+from edgemim.losses.kl import kl
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method, Step
@@ -116,7 +116,7 @@ class MiniLM(Method):
 
 
 def _distance(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
-    return kl_relation(student=relation(*student), teacher=relation(*teacher))
+    return kl(student=relation(*student), teacher=relation(*teacher))
 
 
 def _teacher_block(teacher: BackboneAdapter, version: int) -> int:

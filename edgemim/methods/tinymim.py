@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from edgemim.errors import ConfigError
-from edgemim.losses.kl_relation import kl_relation
+from edgemim.losses.kl import kl
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method, Step
@@ -76,8 +76,8 @@ class TinyMIM(Method):
         seen = own.forward(batch.images, qkv=(self.student_block,), stop_early=True)
         s = comparable(seen.qkv[self.student_block], own, taught, heads=self.heads)
         t = comparable(view.features.qkv[self.teacher_block], taught, own)
-        attention = kl_relation(student=relation(s.queries, s.keys), teacher=relation(t.queries, t.keys))
-        values = kl_relation(student=relation(s.values, s.values), teacher=relation(t.values, t.values))
+        attention = kl(student=relation(s.queries, s.keys), teacher=relation(t.queries, t.keys))
+        values = kl(student=relation(s.values, s.values), teacher=relation(t.values, t.values))
         return Step.of({"attention": (attention, 1.0), "values": (values, 1.0)})
 
 

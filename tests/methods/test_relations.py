@@ -78,11 +78,11 @@ def test_prefix_tokens_are_left_out_unless_both_have_equally_many(
 
 
 def test_the_order_of_heads_matters(qkv: QKV) -> None:
-    from edgemim.losses.kl_relation import kl_relation
+    from edgemim.losses.kl import kl
 
     wanted = relation(qkv.queries, qkv.keys)
-    assert kl_relation(student=wanted, teacher=wanted) == 0
-    assert kl_relation(student=wanted.flip(1), teacher=wanted) > 0.01
+    assert kl(student=wanted, teacher=wanted) == 0
+    assert kl(student=wanted.flip(1), teacher=wanted) > 0.01
 
 
 def test_a_token_relates_to_itself_as_to_its_equal(qkv: QKV) -> None:
