@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.models.layouts import LAYOUTS, _beit_family
-from edgemim.models.layouts._base import Asked, Layout, Reading, Written, encoder_first
+from edgemim.models.layouts._base import Asked, Layout, Reading, Written, classes_of, encoder_first, shape_of
 
 _SECOND = ("cls_pt_layers.", "cls_pt_norm.", "cls_pt_lm_head.")
 _PREDICTOR = ("mask_token", "lm_head.", *_SECOND)
@@ -29,9 +30,14 @@ class BEiTLayout(Layout):
     def read(self, state: Mapping[str, Tensor], asked: Asked) -> Reading:
         state = encoder_first(state, "cls_token")
         predictor = {name: tensor for name, tensor in state.items() if name.startswith(_PREDICTOR)}
-        second = any(name.startswith(_SECOND) for name in state)
+        width = shape_of(state, "cls_token", 3, layout="beit", source=asked.source)[-1]
+        second = any(name.startswith(_SECOND) for name in predictor)
         reading = _beit_family.read_family(
-            state, asked, layout="beit", beside=predictor, name=_second_name(state) if second else ""
+            state,
+            asked,
+            layout="beit",
+            beside={name: _wanted(name, state, width) for name in predictor},
+            name=f"beitv2_{'large' if width == 1024 else 'base'}_patch16_224" if second else "",
         )
         return dataclasses.replace(reading, predictor=predictor)
 
@@ -40,9 +46,11 @@ class BEiTLayout(Layout):
         return Written({**_beit_family.write_family(checkpoint, layout="beit"), **predictor}, set(predictor))
 
 
-def _second_name(state: Mapping[str, Tensor]) -> str:
-    wide = "cls_token" in state and state["cls_token"].shape[-1:] == (1024,)
-    return f"beitv2_{'large' if wide else 'base'}_patch16_224"
+def _wanted(name: str, state: Mapping[str, Tensor], width: int) -> Tensor:
+    """A tensor of the shape that one of the predictor has: its own for the extra layers, which nothing here uses."""
+    tokens = classes_of(state, "lm_head.weight")
+    known = {"mask_token": (1, 1, width), "lm_head.weight": (tokens, width), "lm_head.bias": (tokens,)}
+    return torch.empty(known.get(name, state[name].shape), device="meta")
 
 
 LAYOUTS.add("beit", BEiTLayout)

@@ -6,9 +6,9 @@ recomputed by loops where they are tables.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -145,27 +145,16 @@ def shift_mask(side: int, window: int) -> Tensor:
     return mask
 
 
-def sincos(width: int, side: int) -> Tensor:
-    """[1, 1 + side * side, width]: zeros for the class token; columns in the first half of the channels."""
-    table = torch.zeros(1, 1 + side * side, width, dtype=torch.float64)
-    for place in range(side * side):
-        for half, at in enumerate((place % side, place // side)):
-            for i in range(width // 4):
-                angle = at / 10000 ** (i / (width / 4))
-                table[0, 1 + place, half * width // 2 + i] = math.sin(angle)
-                table[0, 1 + place, half * width // 2 + width // 4 + i] = math.cos(angle)
-    return table.float()
-
-
 def fill(shapes: Shapes) -> State:
     generator = torch.Generator().manual_seed(5)
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 @pytest.fixture
-def mae() -> State:
+def mae(reference: Callable[[str], ModuleType]) -> State:
     """MAE, pretrained, with its decoder."""
-    return {**fill({**mae_encoder(), **mae_decoder()}), "decoder_pos_embed": sincos(32, 2)}
+    table = torch.from_numpy(reference("positions").sincos_table(32, 2, 2, 1)).float()[None]
+    return {**fill({**mae_encoder(), **mae_decoder()}), "decoder_pos_embed": table}
 
 
 @pytest.fixture
