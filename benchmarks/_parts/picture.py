@@ -22,7 +22,8 @@ def draw_top1(summary: Mapping[str, Any], file: Path) -> None:
     from matplotlib import pyplot
 
     ranked = sorted(summary["ranked"], key=lambda row: row["top1"]["mean"])
-    single = sorted(summary["not_ranked"], key=lambda row: row["top1"]["mean"])
+    # By name: one seed says nothing about their order.
+    single = sorted(summary["not_ranked"], key=lambda row: str(row["name"]), reverse=True)
     rows = [*single, *ranked]
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.32 * len(rows)), layout="constrained")
     for place, row in enumerate(rows):

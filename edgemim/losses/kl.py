@@ -1,8 +1,8 @@
 """Kullback-Leibler divergence of the student's distributions from the teacher's: of classes, or of relations.
 
-Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2 (classes, softened by a
-    temperature); Wang et al., "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
-    Transformers", NeurIPS 2020, arXiv:2002.10957, section 3 (each token's relations to all others).
+Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2 (classes, softened
+    by a temperature); Wang et al., "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of
+    Pre-Trained Transformers", NeurIPS 2020, arXiv:2002.10957, section 3 (each token's relations to all others).
 Needs: nothing
 """
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskContext, MaskingStrategy
+from edgemim.masking._counts import check_ratio, hidden_count
 from edgemim.models.mask_plan import MaskPlan
 
 
@@ -30,19 +30,13 @@ class RandomMasking(MaskingStrategy):
     mask_ratio: float = 0.75
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio < 1:
-            raise ConfigError(f"masking.mask_ratio must lie in (0, 1); got {self.mask_ratio}")
+        check_ratio(self.mask_ratio)
 
     def sample(
         self, batch: int, grid: tuple[int, int], rng: torch.Generator, context: MaskContext | None = None
     ) -> MaskPlan:
         patches = grid[0] * grid[1]
-        visible = int(patches * (1 - self.mask_ratio))
-        if not 0 < visible < patches:
-            raise ConfigError(
-                f"masking.mask_ratio {self.mask_ratio} leaves {visible} of {patches} patches visible; "
-                "choose a ratio that hides some and shows some"
-            )
+        visible = patches - hidden_count(patches, self.mask_ratio)
         noise = torch.rand(batch, patches, generator=rng, device=rng.device)
         return MaskPlan.from_keep_ids(noise.argsort(dim=1)[:, :visible], grid)
 

@@ -57,7 +57,15 @@ def build_backbone(name: str, arguments: Mapping[str, Any] | None = None, *, num
         model: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=num_classes, **_as_timm_arguments(arguments or {})
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, ZeroDivisionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+        RuntimeError,
+        LookupError,
+        ZeroDivisionError,
+    ) as error:
         raise ConfigError(f"backbone {name!r} refuses {dict(arguments or {})}: {error}") from error
     return model
 

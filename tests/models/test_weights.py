@@ -6,9 +6,12 @@ import argparse
 import os
 import pickle
 import random
+import sys
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgemim.errors import CheckpointError
-from edgemim.models.weights import load_matching, read_state_dict
+from edgemim.models.weights import build_fitting, load_matching, read_state_dict
 
 Save = Callable[..., Path]
 
@@ -69,7 +72,30 @@ def test_a_state_dict_inside_a_training_checkpoint_is_found(save: Save, tensors:
     assert same(read_state_dict(save(checkpoint)), tensors)
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_settings_of_yacs_beside_the_weights_are_let_through(
+    save: Save, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SimMIM's scripts save them; the package need not be installed to read the weights."""
+
+    class CfgNode(dict[str, Any]):
+        """Pickles as yacs' does: a dict of its own type, with attributes."""
+
+    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    module = ModuleType("yacs.config")
+    module.CfgNode = CfgNode  # type: ignore[attr-defined]
+    settings = CfgNode(MODEL=CfgNode(TYPE="vit", DEPTH=12))
+    settings.__dict__["__immutable__"] = True
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "yacs", ModuleType("yacs"))
+        patch.setitem(sys.modules, "yacs.config", module)
+        file = save({"model": tensors, "config": settings, "max_accuracy": 0.0})
+    with zipfile.ZipFile(file) as archive:
+        (pickled,) = (archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+    assert b"yacs.config\nCfgNode" in pickled
+    assert same(read_state_dict(file), tensors)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_wrappers_in_front_of_names_go(save: Save, tensors: dict[str, Tensor], wrapper: str) -> None:
     assert same(read_state_dict(save({wrapper + k: v for k, v in tensors.items()})), tensors)
 
@@ -187,3 +213,38 @@ def test_tensors_of_another_shape_are_told_with_both_shapes() -> None:
         load_matching(model, {"weight": torch.ones(2, 4), "bias": torch.ones(2)}, source="x")
     assert torch.equal(model.weight, before)
     assert not (model.bias == 1).all()
+
+
+NAME = "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(("with_head", "classes"), [(True, 7), (False, 0)])
+def test_a_fitting_model_has_the_classes_of_the_file_on_demand(
+    make_model: Callable[..., nn.Module], tiny_arguments: dict[str, Any], with_head: bool, classes: int
+) -> None:
+    state = make_model(num_classes=7).state_dict()
+    model, arguments, found = build_fitting(NAME, tiny_arguments, state, with_head=with_head)
+    assert (found, getattr(model, "num_classes", None), arguments) == (classes, classes, tiny_arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved", "given", "pooled"),
+    [
+        (NAME, "avg", {}, "avg"),
+        (NAME, "token", {}, None),
+        (NAME, "avg", {"global_pool": "token"}, "token"),
+        ("beit_base_patch16_224", "token", {}, "token"),
+        ("beit_base_patch16_224", "avg", {}, None),
+    ],
+)
+def test_a_fitting_model_has_its_last_norm_where_the_file_has_it(
+    make_model: Callable[..., nn.Module],
+    tiny_arguments: dict[str, Any],
+    name: str,
+    saved: str,
+    given: dict[str, Any],
+    pooled: str | None,
+) -> None:
+    state = make_model(name, **tiny_arguments, global_pool=saved).state_dict()
+    _, arguments, _ = build_fitting(name, {**tiny_arguments, **given}, state, with_head=False)
+    assert arguments.get("global_pool") == pooled

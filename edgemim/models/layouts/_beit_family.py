@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgemim.errors import ConfigError
+from edgemim.errors import CheckpointError, ConfigError
 from edgemim.models.adapters.beit import unshare_bias
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.models.layouts import _base as base
@@ -22,6 +22,7 @@ from edgemim.models.layouts._base import Asked, Reading
 _KNOWN = {(768, 12, 16): "beit_base_patch16_224", (1024, 24, 16): "beit_large_patch16_224"}
 _SHARED, _OWN = "rel_pos_bias.", "blocks.0.attn."
 _TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
+_JOINT = "blocks.0.attn.qkv.bias"  # here queries and values have one each
 _BOTH = ("weight", "bias")
 _NAMES = (
     "cls_token",
@@ -82,6 +83,8 @@ def _encoder_of(state: Mapping[str, Tensor], asked: Asked, layout: str, name: st
     width = shape_of("cls_token", 3)[-1]
     patch = shape_of("patch_embed.proj.weight", 4)[-1]
     depth = base.depth_of(state)
+    if _JOINT in state:
+        raise CheckpointError(f"{asked.source} is not of the layout {layout!r}: it holds {_JOINT}, as a plain ViT does")
     told: dict[str, Any] = {
         "patch_size": patch,
         "embed_dim": width,
