@@ -1,13 +1,13 @@
 """What does a `dmae` step cost beside one that runs the whole teacher on all patches?
 
-    python benchmarks/distillation_cost.py [--batch-size 4] [--rounds 5] [--threads 2]
+    python benchmarks/distillation_cost.py [--batch-size 8] [--rounds 5] [--threads 2]
 
 `dmae` runs the teacher on the visible quarter of the patches and stops it at the matched block (18 of 24 for ViT-L).
 The other step differs in nothing but that: the teacher sees every patch, runs to its end, and the tokens after its last
 block are gathered at the visible places. A step is forward, backward and the optimiser, 224 pixels, patch 16: ViT-L to
 ViT-B, and ViT-B to ViT-Ti with MAE's decoder of 8 blocks of 512 channels and with one block. The two are timed in turn,
-and so is the teacher's part of each. Weights and images are random. Takes a few minutes on two cores, and 10 GiB of
-memory.
+and so is the teacher's part of each. Weights and images are random. Takes about ten minutes on two cores, and
+8 GiB of memory.
 
 What would make the answer wrong: other work on the machine; a batch so small that the optimiser, whose cost does not
 depend on the batch, is most of the step (it then makes the ratio worse, not better); one thread count for all machines.
@@ -67,7 +67,7 @@ class WholeTeacher(DMAE):
 def main() -> None:
     """Measure every case, and write `results/distillation_cost.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))

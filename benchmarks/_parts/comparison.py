@@ -248,7 +248,7 @@ def _student_stages(row: str, method: str, preset: Preset, seed: int) -> Iterato
     if not method:
         yield _fresh(preset, seed)
         longer = preset.updates if row == "scratch-long" else 0
-        yield _finetuning(preset, seed, finetune + longer, init="fresh", scratch=True)
+        yield _finetuning(preset, seed, finetune + longer, init="fresh")
         return
     if method == "selfdistill":
         yield from _self_distillation(preset, seed)
@@ -305,10 +305,8 @@ def _pretraining(
     return Stage(kind=stage, folder=folder, settings=settings, init=init, teacher=teacher, counts=counts)
 
 
-def _finetuning(preset: Preset, seed: int, steps: int, *, init: str, scratch: bool = False) -> Stage:
+def _finetuning(preset: Preset, seed: int, steps: int, *, init: str) -> Stage:
     values = merge(load_recipe("finetune-small"), _run(preset, seed, steps))
-    if scratch:
-        values["training"]["layer_decay"] = 1.0  # lower rates for early blocks are for blocks that know something
     return Stage(kind="finetune", folder="finetuned", settings=resolved(build(FinetuneSettings, values)), init=init)
 
 

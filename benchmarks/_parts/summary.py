@@ -26,6 +26,7 @@ CAVEATS = (
     "An interval is a 95 % t-interval over seeds; a seed changes initial weights, order, crops and masks.",
     "All seeds learn from one teacher and are tested on the same images: neither is part of the interval.",
     "The claims are not corrected for being several.",
+    "Learning rate and crops of the small recipes were once picked on these test images, for the quickstart.",
     "Updates are equal, not time: what an update of each method costs is measured apart.",
     "The lengths are short; the order after a long training may be another one.",
 )

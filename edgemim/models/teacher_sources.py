@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,16 @@ from edgemim.artifact import MANIFEST, sha256_of
 from edgemim.errors import CheckpointError, ConfigError
 from edgemim.models.build import build_backbone, check_arguments, classifiers
 from edgemim.models.checkpoint import load_checkpoint
+from edgemim.models.statistics import Statistics, given_statistics, statistics_of, statistics_of_file
 from edgemim.models.weights import build_fitting, load_matching, read_state_dict
-from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from edgemim.registry import did_you_mean
 
 # What pretraining checkpoints hold beside the encoder, and heads that a teacher does not need.
-_NOT_ENCODER = ("decoder_", "decoder.", "mask_token", "predictor.")
+_NOT_ENCODER = ("decoder_", "decoder.", "mask_token", "predictor.", "aligned_feature_projection_heads.")
 _HEADS = ("head.", "fc_norm.", "head_dist.")
 # Names that the authors' files of SimMIM and BEiT have and timm's do not.
 _OF_LAYOUTS = ("encoder.", "rel_pos_bias.relative_position_index", "blocks.0.attn.relative_position_index", "lm_head.")
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _OURS = ("source", "backbone", "licence", "mean", "std")
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ def find_teacher(source: str, settings: Mapping[str, Any], *, with_head: bool) -
         ConfigError: It is not a name, path or id that is known, or the settings contradict it.
     """
     arguments = {k: v for k, v in settings.items() if k not in _OURS}
-    named, given = str(settings.get("backbone", "")), _given_statistics(settings)
+    named, given = str(settings.get("backbone", "")), given_statistics(settings)
     path = Path(source)
     if path.is_dir():
         load = _from_our_folder if (path / MANIFEST).exists() else _from_timm_folder
@@ -121,7 +118,7 @@ def _from_timm_folder(path: Path, arguments: Mapping[str, Any], with_head: bool)
         own.setdefault("img_size", size)  # as timm does: older folders say it here only
     state = read_state_dict(files[0])
     model, _, _ = build_fitting(architecture, {**own, **arguments}, state, with_head=with_head)
-    mean, std = _statistics(pretrained)
+    mean, std = statistics_of(pretrained)
     return Found(
         model=model,
         architecture=architecture,
@@ -148,7 +145,7 @@ def _from_weights(
     state = read_state_dict(path)
     model, _, _ = build_fitting(architecture, arguments, state, with_head=with_head)
     resampled_from = _fill(model, state, source=str(path), with_head=with_head)
-    mean, std = given or _statistics_of_file(named)
+    mean, std = given or statistics_of_file(named)
     return Found(
         model=model,
         architecture=architecture,
@@ -193,7 +190,7 @@ def _from_timm(source: str, arguments: Mapping[str, Any], with_head: bool) -> Fo
             "or give a local folder or file"
         ) from error
     config = model.pretrained_cfg
-    mean, std = _statistics(config)
+    mean, std = statistics_of(config)
     return Found(
         model=model,
         architecture=config.get("architecture", name),
@@ -238,59 +235,3 @@ def _on_grid_of(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[Mapping[
 def _looks_local(source: str) -> bool:
     """Whether a name that is no file is meant as one: a mistyped path must not be asked for at a hub."""
     return source.startswith((".", "/", "~")) or ("/" in source and Path(source).parent.is_dir())
-
-
-def _statistics(config: Mapping[str, Any]) -> Statistics:
-    return tuple(config.get("mean") or IMAGENET_MEAN), tuple(config.get("std") or IMAGENET_STD)
-
-
-def _given_statistics(settings: Mapping[str, Any]) -> Statistics | None:
-    if "mean" not in settings and "std" not in settings:
-        return None
-    return _three_numbers(settings, "mean"), _three_numbers(settings, "std")
-
-
-def _statistics_of_file(named: str) -> Statistics:
-    """Mean and deviation of the images that a bare weights file was trained on, which it does not say.
-
-    Those of the tag in `teacher.backbone`; without one, what timm knows of the architecture: ImageNet's where
-    weights with these are known or no weights at all, the only ones where all weights have the same.
-
-    Raises:
-        ConfigError: The tag is unknown, or it would be a guess.
-    """
-    architecture, _, tag = named.partition(".")
-    known = _known_statistics(architecture)
-    if tag:
-        if tag not in known:
-            raise ConfigError(f"unknown tag {tag!r} in teacher.backbone={named}{did_you_mean(tag, known)}")
-        return known[tag]
-    different = set(known.values())
-    imagenet = (IMAGENET_MEAN, IMAGENET_STD)
-    if not different or imagenet in different:
-        return imagenet
-    if len(different) > 1:
-        raise ConfigError(
-            f"a weights file does not say how its images were normalised, and weights of {architecture} differ in it; "
-            f"set teacher.mean and teacher.std, or name a tag: teacher.backbone={architecture}.{sorted(known)[0]}"
-        )
-    return different.pop()
-
-
-def _known_statistics(architecture: str) -> dict[str, Statistics]:
-    """Mean and deviation of every set of weights that timm knows of an architecture, by tag."""
-    import timm
-
-    full = timm.list_models(f"{architecture}.*", pretrained=True)
-    configs = {name.partition(".")[2]: timm.get_pretrained_cfg(name) for name in full}
-    return {tag: _statistics(config.to_dict()) for tag, config in configs.items() if config is not None}
-
-
-def _three_numbers(settings: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    value = settings.get(name)
-    numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
-    if len(numbers) != 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-        raise ConfigError(f"teacher.{name} is a list of three numbers; got {value!r}")
-    if name == "std" and min(numbers) <= 0:
-        raise ConfigError(f"teacher.std must be positive; got {value!r}")
-    return tuple(float(n) for n in numbers)

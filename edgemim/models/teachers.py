@@ -70,7 +70,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.adapter = adapter
         self.origin = origin
-        self.model = adapter.backbone.requires_grad_(False).eval()
+        self.model = adapter.backbone.requires_grad_(False)
         self.num_classes = int(getattr(self.model, "num_classes", 0))
         self.class_names = class_names
         own_mean, own_std = torch.tensor(mean), torch.tensor(std)
@@ -78,6 +78,7 @@ class Teacher(nn.Module):
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
         self._same = mean == student.mean and std == student.std
+        self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
         """A teacher stays in eval mode whatever its parent does."""
@@ -87,12 +88,6 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor, plan: MaskPlan | None = None, **asked: Any) -> Features:
         """Features of the student's images, without gradient; `asked` goes to `BackboneAdapter.forward`."""
         return self.adapter.forward(self.prepare(images), plan, **asked)
-
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """[B, classes] of the student's images, without gradient; for a teacher with a classifier."""
-        scores: Tensor = self.model(self.prepare(images))
-        return scores
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] normalised as the student's, as the teacher takes them: its statistics, its size."""
@@ -149,7 +144,7 @@ def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preproces
     """
     found = find_teacher(source, settings, with_head=with_head)
     if with_head and not getattr(found.model, "num_classes", 0):
-        raise CheckpointError(f"teacher {source} has no classifier; give one that was fine-tuned")
+        raise CheckpointError(f"teacher {source} has no classifier; give one that was fine-tuned (edgemim finetune)")
     origin = TeacherOrigin(
         source=source,
         architecture=found.architecture,
@@ -159,7 +154,7 @@ def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preproces
         std=found.std,
         resampled_from=found.resampled_from,
     )
-    adapter = adapt(found.model, found.size)
+    adapter = adapt(found.model)
     names = found.class_names if with_head else None
     return Teacher(adapter, origin, mean=found.mean, std=found.std, student=student, class_names=names)
 

@@ -67,10 +67,16 @@ def test_self_distillation_counts_what_its_student_was_trained_for() -> None:
     assert [stage.counts for stage in (original, further, student, tuned)] == [True, False, True, True]
 
 
-def test_only_a_student_from_scratch_is_spared_the_lower_rates_for_early_blocks() -> None:
-    decay = {run.name: run.stages[-1].settings["training"]["layer_decay"] for run in plan(CPU, seeds=(0,))}
-    assert decay["scratch"] == decay["scratch-long"] == 1.0
-    assert all(value < 1 for name, value in decay.items() if not name.startswith("scratch"))
+def test_every_student_is_fine_tuned_alike() -> None:
+    for name, run in ((run.name, run) for run in plan(CPU, seeds=(0,)) if run.name != "teacher"):
+        settings = dict(run.stages[-1].settings)
+        training = dict(settings["training"])
+        steps = {training.pop("steps"), training.pop("picture_steps")}
+        longer = CPU.updates if name == "scratch-long" else 0
+        assert steps == {CPU.finetune_updates + longer}
+        expected = dict(student_run("mae", CPU, 0).stages[-1].settings)
+        assert training == {k: v for k, v in expected["training"].items() if k not in ("steps", "picture_steps")}
+        assert settings | {"training": None} == expected | {"training": None}
 
 
 def test_a_mask_hides_and_leaves_some_of_sixteen_patches() -> None:

@@ -1,15 +1,11 @@
-"""Teachers: every place that one may come from, and every way in which that goes wrong."""
+"""Teachers: what they see, and how they meet the grid of a student; real architectures at a small size."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import timm
 import timm.models
@@ -17,94 +13,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgemim.artifact import sha256_of, stage_record
-from edgemim.errors import CheckpointError, ConfigError
+from edgemim.errors import ConfigError
+from edgemim.masking.random import RandomMasking
+from edgemim.methods import METHODS
+from edgemim.models.adapters import adapt
 from edgemim.models.checkpoint import CheckpointInfo, save_checkpoint
 from edgemim.models.teachers import Teacher, load_teacher
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 MakeModel = Callable[..., nn.Module]
 NAME = "vit_tiny_patch16_224"
-
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read from the environment at import
+SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+# What the authors of CLIP normalise by.
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Teach = Callable[..., Teacher]
 
 
 @pytest.fixture
 def weights_settings(tiny_arguments: dict[str, Any]) -> dict[str, Any]:
     return {"source": "x", "backbone": NAME, "licence": "MIT", **tiny_arguments}
-
-
-def holds(teacher: Teacher, model: nn.Module) -> bool:
-    mine, given = teacher.model.state_dict(), model.state_dict()
-    return all(torch.equal(mine[k], given[k]) for k in mine)
-
-
-def test_our_folder(tmp_path: Path, make_model: MakeModel, tiny_arguments: dict[str, Any]) -> None:
-    model = make_model(num_classes=3)
-    contract = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    info = CheckpointInfo(architecture=NAME, model_args=tiny_arguments, preprocess=contract, num_classes=3)
-    record = stage_record("convert", licence="CC-BY-NC-4.0")
-    save_checkpoint(tmp_path / "out", model, info, provenance=[record])
-    teacher = load_teacher(str(tmp_path / "out"), {}, student=contract)
-    assert holds(teacher, model)
-    assert teacher.origin.architecture == NAME
-    assert teacher.origin.licence == "CC-BY-NC-4.0"
-    assert teacher.origin.sha256 == sha256_of(tmp_path / "out" / "model.safetensors")
-    told = load_teacher(str(tmp_path / "out"), {"licence": "MIT"}, student=contract)
-    assert told.origin.licence == "MIT"
-
-
-@pytest.mark.parametrize("classes", [0, 5])
-@pytest.mark.parametrize("safe", [True, False])
-def test_a_folder_that_timm_wrote(
-    tmp_path: Path, contract: Preprocess, tiny_arguments: dict[str, Any], classes: int, safe: bool
-) -> None:
-    model = timm.create_model(NAME, num_classes=classes, **tiny_arguments)
-    model.pretrained_cfg["mean"], model.pretrained_cfg["std"] = (0.5, 0.4, 0.3), (0.2, 0.2, 0.1)
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=safe)
-    teacher = load_teacher(str(tmp_path), {}, student=contract)
-    assert holds(teacher, model)
-    images = torch.rand(2, 3, 32, 32)
-    normalise = [
-        (images - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)
-        for m, s in ((contract.mean, contract.std), ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1)))
-    ]
-    # One multiplication and one addition in float32, on numbers up to 7.
-    torch.testing.assert_close(teacher.own_statistics(normalise[0]), normalise[1], rtol=1e-5, atol=1e-5)
-
-
-def test_a_safetensors_file(
-    tmp_path: Path, make_model: MakeModel, contract: Preprocess, weights_settings: dict[str, Any]
-) -> None:
-    model = make_model(num_classes=4)
-    save_file(model.state_dict(), tmp_path / "teacher.safetensors")
-    teacher = load_teacher(str(tmp_path / "teacher.safetensors"), weights_settings, student=contract)
-    assert holds(teacher, model)
-    assert teacher.origin.licence == "MIT"
-    assert teacher.origin.sha256 == sha256_of(tmp_path / "teacher.safetensors")
-    images = torch.randn(1, 3, 32, 32)
-    assert (contract.mean, contract.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert teacher.own_statistics(images) is images
-
-
-def test_a_pth_file_of_a_pretraining_script(
-    tmp_path: Path, make_model: MakeModel, contract: Preprocess, weights_settings: dict[str, Any]
-) -> None:
-    model = make_model()
-    extra = {
-        "mask_token": torch.zeros(1, 1, 8),
-        "decoder_embed.weight": torch.zeros(8, 32),
-        "decoder_blocks.0.norm1.bias": torch.zeros(8),
-        "decoder_pred.bias": torch.zeros(192),
-    }
-    checkpoint = {"model": {**model.state_dict(), **extra}, "args": argparse.Namespace(model="mae"), "epoch": 7}
-    torch.save(checkpoint, tmp_path / "teacher.pth")
-    teacher = load_teacher(str(tmp_path / "teacher.pth"), weights_settings, student=contract)
-    assert holds(teacher, model)
 
 
 def test_it_is_frozen_and_stays_in_eval_mode(
@@ -118,125 +45,197 @@ def test_it_is_frozen_and_stays_in_eval_mode(
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
-def test_a_weights_file_needs_the_name_of_its_backbone(tmp_path: Path, contract: Preprocess) -> None:
-    torch.save({"a": torch.ones(1)}, tmp_path / "teacher.pth")
-    with pytest.raises(ConfigError, match=r"add --set teacher\.backbone=NAME"):
-        load_teacher(str(tmp_path / "teacher.pth"), {}, student=contract)
+@pytest.fixture
+def teach(tmp_path: Path, make_model: MakeModel, contract: Preprocess) -> Teach:
+    """`teach(name, settings={}, **arguments)`: a real architecture of small size, as a timm folder."""
+
+    def make(name: str, settings: dict[str, Any] | None = None, **arguments: Any) -> Teacher:
+        if name.startswith("vit"):  # not the sizes that `make_model` gives a ViT
+            arguments = {"img_size": 224, "patch_size": 16, **arguments}
+        model = make_model(name, **arguments)
+        timm.models.save_for_hf(model, tmp_path / "timm", safe_serialization=True)
+        return load_teacher(str(tmp_path / "timm"), settings or {}, student=contract)
+
+    return make
 
 
-def test_a_weights_file_of_another_shape_is_refused_by_its_names(
-    tmp_path: Path, make_model: MakeModel, contract: Preprocess, weights_settings: dict[str, Any]
-) -> None:
-    state: dict[str, Tensor] = make_model(depth=1).state_dict()
-    state["extra.weight"] = torch.ones(1)
-    torch.save(state, tmp_path / "teacher.pth")
-    with pytest.raises(CheckpointError, match=r"missing: blocks\.1\.norm1\.weight, .* and 2 more") as caught:
-        load_teacher(str(tmp_path / "teacher.pth"), weights_settings, student=contract)
-    assert "unexpected: extra.weight" in str(caught.value)
-    torch.save(make_model(patch_size=16).state_dict(), tmp_path / "teacher.pth")
-    with pytest.raises(CheckpointError, match=r"pos_embed \[1, 5, 32\] instead of \[1, 17, 32\]"):
-        load_teacher(str(tmp_path / "teacher.pth"), weights_settings, student=contract)
+def resampled(table: Tensor, grid: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Rows of a position table, without prefix, of a grid resampled bicubically to another one."""
+    image = table.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(image, new, mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-class Code:
-    """Pickles to a call that makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.folder),)
+def frozen(teacher: Teacher) -> bool:
+    return not any(p.requires_grad for p in teacher.parameters()) and not any(m.training for m in teacher.modules())
 
 
-@pytest.mark.parametrize("where", ["teacher.pth", "folder"])
-def test_code_in_a_teacher_is_refused_and_does_not_run(
-    tmp_path: Path, contract: Preprocess, weights_settings: dict[str, Any], where: str
-) -> None:
-    proof, source = tmp_path / "code-ran", tmp_path / where
-    file = source
-    if where == "folder":
-        source.mkdir()
-        (source / "config.json").write_text(json.dumps({"architecture": NAME}))
-        file = source / "pytorch_model.bin"
-    torch.save({"model": {"a": torch.ones(1)}, "hook": Code(proof)}, file)
-    with pytest.raises(CheckpointError, match="could run code, so they were not loaded"):
-        load_teacher(str(source), weights_settings, student=contract)
-    assert not proof.exists()
+def test_clip_meets_a_grid_of_14_with_images_of_196_pixels(teach: Teach) -> None:
+    """CLIP's L/14 at 224 has 16 x 16 patches, a student of 224 with patches of 16 has 14 x 14."""
+    teacher = teach("vit_large_patch14_clip_224", patch_size=14, **SMALL)
+    before, model = teacher.model.pos_embed.clone(), teacher.model
+    assert teacher.adapter.output_grid == (16, 16)
+    teacher.match((14, 14))
+    assert (teacher.adapter.size, teacher.adapter.output_grid) == ((196, 196), (14, 14))
+    assert teacher.model is model is teacher.adapter.backbone
+    assert frozen(teacher)
+    wanted = torch.cat([before[:, :1], resampled(before[:, 1:], (16, 16), (14, 14))], dim=1)
+    torch.testing.assert_close(model.pos_embed, wanted)  # the same float32 operations
+    images = torch.randn(2, 3, 224, 224)
+    tokens = teacher(images).final
+    assert tokens.shape == (2, 1 + 14 * 14, 16)
+    assert not tokens.requires_grad
+    small = torch.nn.functional.interpolate(teacher.own_statistics(images), (196, 196), mode="bicubic", antialias=True)
+    torch.testing.assert_close(tokens, model.forward_features(small))  # timm's own pass
 
 
-def test_a_config_cannot_point_to_weights_elsewhere(
-    tmp_path: Path, make_model: MakeModel, contract: Preprocess
-) -> None:
-    proof = tmp_path / "code-ran"
-    torch.save({"a": Code(proof)}, tmp_path / "evil.pth")
-    config = {"architecture": NAME, "model_args": {"checkpoint_path": str(tmp_path / "evil.pth")}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file(make_model().state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match="'checkpoint_path' is not an argument"):
-        load_teacher(str(tmp_path), {}, student=contract)
-    assert not proof.exists()
+def test_a_teacher_that_meets_the_grid_stays_as_it_is(teach: Teach) -> None:
+    teacher = teach("vit_base_patch16_clip_224", img_size=64, **SMALL)
+    before, adapter = teacher.model.pos_embed, teacher.adapter
+    teacher.match((4, 4))
+    assert teacher.model.pos_embed is before
+    assert teacher.adapter is adapter
 
 
-def test_a_truncated_file_is_one_line(
-    tmp_path: Path, make_model: MakeModel, contract: Preprocess, weights_settings: dict[str, Any]
-) -> None:
-    file = tmp_path / "teacher.pth"
-    torch.save(make_model().state_dict(), file)
-    file.write_bytes(file.read_bytes()[:20_000])
-    with pytest.raises(CheckpointError, match="are damaged or not a torch file") as caught:
-        load_teacher(str(file), weights_settings, student=contract)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("config", [None, "", "{}", "[]", "{", "\udcff"])
-def test_a_folder_that_is_none_is_refused(tmp_path: Path, contract: Preprocess, config: str | None) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    if config is not None:
-        (tmp_path / "config.json").write_bytes(config.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_teacher(str(tmp_path), {}, student=contract)
+def test_registers_are_no_positions(teach: Teach) -> None:
+    """DINOv2 with registers: neither these nor the class token have a row in its table."""
+    teacher = teach("vit_small_patch14_reg4_dinov2", img_size=56, patch_size=14, **SMALL)
+    before = teacher.model.pos_embed.clone()
+    assert before.shape == (1, 16, 16)
+    teacher.match((3, 5))
+    assert (teacher.adapter.size, teacher.adapter.num_prefix) == ((42, 70), 5)
+    torch.testing.assert_close(teacher.model.pos_embed, resampled(before, (4, 4), (3, 5)))
+    images = torch.randn(2, 3, 48, 80)
+    tokens = teacher(images).final
+    assert tokens.shape == (2, 5 + 15, 16)
+    torch.testing.assert_close(tokens, teacher.model.forward_features(teacher.prepare(images)))  # timm's own pass
+    assert frozen(teacher)
 
 
 @pytest.mark.parametrize(
-    ("source", "error", "message"),
+    ("name", "arguments", "prefix"),
     [
-        ("no_such_model", ConfigError, "is neither a folder, a weights file, a timm model nor a hub id"),
-        ("missing.pth", CheckpointError, "teacher missing.pth does not exist"),
-        ("no/such/folder", ConfigError, "'no/such/folder' is no folder or weights file that exists, and no hub id"),
-        ("hf-hub:a/b/c", ConfigError, "no hub id"),
-        ("~/teacher", CheckpointError, "teacher ~/teacher does not exist; give a folder or weights file that does"),
-        ("./teacher", CheckpointError, "teacher ./teacher does not exist"),
-        ("/no-such-teacher", CheckpointError, "does not exist"),
-        (f"{NAME}.no_such_tag", CheckpointError, "Invalid pretrained tag"),
-        (NAME, CheckpointError, "check the name and the network, or give a local folder or file"),
-        ("hf-hub:nobody/nothing", CheckpointError, "cannot fetch the weights of teacher 'hf-hub:nobody/nothing'"),
-        ("nobody/nothing", CheckpointError, "cannot fetch the weights"),
+        ("vit_base_patch16_224", {"class_token": False, "global_pool": "avg"}, 0),
+        ("vit_base_patch16_siglip_224", {"class_token": False, "global_pool": "avg"}, 0),
+        ("deit3_small_patch16_224", {}, 1),
+        ("beit_base_patch16_224", {}, 1),
     ],
 )
-def test_a_source_that_is_none_is_one_line(
-    contract: Preprocess, source: str, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message) as caught:
-        load_teacher(source, {}, student=contract)
+def test_other_transformers_meet_another_grid(teach: Teach, name: str, arguments: dict[str, Any], prefix: int) -> None:
+    teacher = teach(name, **{"img_size": 32, "patch_size": 8, **SMALL, **arguments})
+    teacher.match((3, 2))
+    assert (teacher.adapter.size, teacher.adapter.num_prefix) == ((24, 16), prefix)
+    assert teacher(torch.randn(2, 3, 24, 16)).final.shape == (2, prefix + 6, 16)
+    assert frozen(teacher)
+
+
+def test_a_swin_meets_another_grid(teach: Teach) -> None:
+    shape = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4, "img_size": 32}
+    teacher = teach("swin_tiny_patch4_window7_224", **shape)
+    assert teacher.adapter.output_grid == (4, 4)
+    teacher.match((6, 6))
+    assert teacher.adapter.size == (48, 48)
+    assert teacher(torch.randn(2, 3, 32, 32)).final.shape == (2, 36, 16)
+    assert frozen(teacher)
+
+
+def test_rotary_positions_meet_another_grid(teach: Teach) -> None:
+    """EVA-02 has no adapter of its own: whole images only, without its class token."""
+    teacher = teach("eva02_tiny_patch14_224", img_size=56, **{**SMALL, "embed_dim": 24})
+    assert teacher.adapter.abilities == ("full", "blocks")
+    teacher.match((3, 5))
+    assert teacher.adapter.size == (42, 70)
+    assert teacher(torch.randn(2, 3, 48, 80), taps=[0]).taps[0].shape == (2, 15, 24)
+    assert frozen(teacher)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])
+def test_a_convnet_teaches_whole_images_of_any_size(teach: Teach, name: str) -> None:
+    teacher = teach(name)
+    assert teacher.adapter.abilities == ("full", "blocks")
+    teacher.match((2, 3))
+    assert teacher.adapter.size == (64, 96)
+    found = teacher(torch.randn(2, 3, 32, 48), taps=[teacher.adapter.depth - 1])
+    assert found.final.shape[:2] == found.taps[teacher.adapter.depth - 1].shape[:2] == (2, 6)
+    assert frozen(teacher)
+
+
+def test_a_convnet_cannot_teach_a_masked_method(teach: Teach, make_model: MakeModel) -> None:
+    teacher = teach("resnet10t")
+    cls = METHODS.get("dmae")
+    with pytest.raises(ConfigError, match=r"'dmae' needs a teacher with the ability 'visible'; ResNet can do full"):
+        cls(adapt(make_model()), RandomMasking(), cls.Settings(), teacher)
+
+
+def test_a_model_of_one_size_is_refused_with_both_grids(teach: Teach) -> None:
+    teacher = teach("gmlp_ti16_224")
+    with pytest.raises(
+        ConfigError, match=r"patch grid 14x14 is not the student's 4x4, and it cannot be resized"
+    ) as caught:
+        teacher.match((4, 4))
+    assert "choose backbone.img_size and backbone.patch_size so that they agree" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_argument_that_timm_does_not_know_is_one_line(contract: Preprocess) -> None:
-    with pytest.raises(ConfigError, match=r"refuses \{'no_such': 1\}"):
-        load_teacher(NAME, {"no_such": 1}, student=contract)
-
-
-def test_a_convnet_cannot_teach_patches(tmp_path: Path, make_model: MakeModel, contract: Preprocess) -> None:
-    save_file(make_model("resnet10t").state_dict(), tmp_path / "teacher.safetensors")
-    with pytest.raises(ConfigError, match="is not a plain vision transformer"):
-        load_teacher(str(tmp_path / "teacher.safetensors"), {"backbone": "resnet10t"}, student=contract)
-
-
-def test_a_mistyped_folder_beside_existing_ones_is_not_asked_for_at_the_hub(
-    contract: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("vit_base_patch16_clip_224", CLIP_MEAN, CLIP_STD),
+        ("vit_small_patch14_reg4_dinov2", IMAGENET_MEAN, IMAGENET_STD),
+        ("vit_base_patch16_siglip_224", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_the_statistics_are_the_teachers_own(
+    teach: Teach, name: str, mean: tuple[float, ...], std: tuple[float, ...], contract: Preprocess
 ) -> None:
-    """`runs/techer` has the form of a hub id, but `runs` is here."""
-    (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="teacher runs/techer does not exist"):
-        load_teacher("runs/techer", {}, student=contract)
+    """The student's images are ImageNet's; what the teacher sees is normalised from the same raw pixels."""
+    patch = {"patch_size": 14, "img_size": 28} if "14" in name else {"img_size": 32}
+    teacher = teach(name, **patch, **SMALL)
+    assert (teacher.origin.mean, teacher.origin.std) == (mean, std)
+    raw = torch.rand(2, 3, *teacher.adapter.size)
+    students, teachers = (
+        (raw - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)
+        for m, s in ((contract.mean, contract.std), (mean, std))
+    )
+    # One multiplication and one addition in float32, on numbers up to 3.
+    torch.testing.assert_close(teacher.prepare(students), teachers, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(teacher(students).final, teacher.adapter.forward(teachers).final, rtol=1e-4, atol=1e-4)
+
+
+def test_given_statistics_win_over_those_of_a_folder(teach: Teach) -> None:
+    teacher = teach("vit_base_patch16_clip_224", {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 1]}, img_size=32, **SMALL)
+    assert (teacher.origin.mean, teacher.origin.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 1.0))
+
+
+@pytest.mark.parametrize("kind", ["ours", "timm", "weights"])
+def test_positions_for_images_of_another_size_are_resampled_and_it_is_recorded(
+    tmp_path: Path,
+    make_model: MakeModel,
+    contract: Preprocess,
+    tiny_arguments: dict[str, Any],
+    kind: str,
+) -> None:
+    """Weights for 4 x 4 patches, asked for as 3 x 5."""
+    model = make_model()
+    given: dict[str, Any] = {"img_size": [24, 40]}
+    source = tmp_path / "teacher"
+    if kind == "ours":
+        save_checkpoint(
+            source, model, CheckpointInfo(architecture=NAME, model_args=tiny_arguments, preprocess=contract)
+        )
+    elif kind == "timm":
+        timm.models.save_for_hf(model, source, safe_serialization=True)
+    else:
+        source = tmp_path / "teacher.pth"
+        torch.save(model.state_dict(), source)
+        given = {"backbone": NAME, **tiny_arguments, **given}
+    teacher = load_teacher(str(source), given, student=contract)
+    assert teacher.origin.resampled_from == (4, 4)
+    assert teacher.adapter.output_grid == (3, 5)
+    before = model.pos_embed.detach()
+    wanted = torch.cat([before[:, :1], resampled(before[:, 1:], (4, 4), (3, 5))], dim=1)
+    torch.testing.assert_close(teacher.model.pos_embed, wanted)
+    assert frozen(teacher)
+    same = load_teacher(str(source), given | {"img_size": 32}, student=contract)
+    assert same.origin.resampled_from is None
+    assert torch.equal(same.model.pos_embed, before)
