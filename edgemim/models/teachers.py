@@ -154,7 +154,7 @@ def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preproces
         std=found.std,
         resampled_from=found.resampled_from,
     )
-    adapter = adapt(found.model)
+    adapter = adapt(found.model, found.size)
     names = found.class_names if with_head else None
     return Teacher(adapter, origin, mean=found.mean, std=found.std, student=student, class_names=names)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,11 @@ import lightning as L
 import torch
 from torch import nn
 
-from edgemim.config import build
 from edgemim.data.open import Splits, open_splits
-from edgemim.errors import ConfigError
-from edgemim.masking import MASKINGS
-from edgemim.masking._base import MaskingStrategy
-from edgemim.methods import METHODS
 from edgemim.methods._base import Method
-from edgemim.models.adapters import adapt
-from edgemim.models.build import build_backbone, classifiers, input_size
-from edgemim.models.checkpoint import CheckpointInfo, finish_run, load_checkpoint
-from edgemim.models.teachers import Teacher, load_teacher
-from edgemim.models.weights import load_matching
+from edgemim.models.checkpoint import CheckpointInfo, finish_run
 from edgemim.preprocess import Preprocess
+from edgemim.training.assembly import Start, build_method, starting_point
 from edgemim.training.augmentation import Augmentation
 from edgemim.training.callbacks import DrawReconstructions
 from edgemim.training.features import outputs, patch_features, spread
@@ -39,18 +30,6 @@ from edgemim.training.untrained import neutralise
 
 _PICTURES = 10
 _SHOWN = 8
-_HEAD = ("head.", "fc_norm.", "head_dist.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """A backbone to train, and what its checkpoint will say."""
-
-    model: nn.Module
-    architecture: str
-    model_args: Mapping[str, Any]
-    provenance: tuple[Mapping[str, Any], ...] = ()
-    predictor: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def pretrain(
@@ -74,9 +53,9 @@ def pretrain(
     refuse_early(out, resume=resume, overwrite=overwrite)
     splits = open_splits(settings.data, seed=settings.seed)
     with seeded(settings.seed):
-        start = _start(settings)
-        contract = settings.preprocess.at(_size(settings, start))
-        method = build_method(settings, start, contract)
+        start = starting_point(settings)
+        method = build_method(settings, start)
+    contract = start.contract
     if resume:
         check_same_settings(out, identity(settings, splits.train.fingerprint))
         if is_finished(out):
@@ -114,7 +93,7 @@ def pretrain(
         finish_run(
             run,
             method.backbone,
-            _info(settings, start, contract, stage, method),
+            _info(settings, start, stage, method),
             predictor=method.predictor_state(),
             provenance=[*start.provenance, record(stage, settings, splits, fitted, **facts)],
         )
@@ -129,39 +108,6 @@ def pretrain(
         "untrained": list(fitted.untrained),
         **scores,
     }
-
-
-def build_method(settings: RunSettings, start: Start, contract: Preprocess) -> Method:
-    """Method, masking and teacher as the settings name them.
-
-    A fresh backbone gets its initial weights here. One that goes on from `settings.init` keeps its own, and the
-    method takes up what that checkpoint's method had thrown away (a decoder), as far as it fits.
-
-    Args:
-        settings: Of the run.
-        start: The backbone.
-        contract: Of its images.
-    """
-    names = dict(settings.method)
-    cls = METHODS.get(str(names.pop("name", "")))
-    own = build(cls.Settings, names, "method")
-    adapter = adapt(start.model, contract.size)
-    if not settings.init:
-        adapter.initialise()
-    masking = _masking(settings, cls)
-    if cls.masks:
-        masking.check(adapter.grid, adapter.patch_size)  # refuses a grid before the run has a folder
-    method: Method = cls(adapter, masking, own, _teacher(settings, cls, contract))
-    method.load_predictor(start.predictor)
-    return method
-
-
-def _masking(settings: RunSettings, method: type[Method]) -> MaskingStrategy:
-    if settings.masking and not method.masks:
-        raise ConfigError(f"method {method.name()!r} hides nothing; leave the masking settings out")
-    values = dict(settings.masking)
-    masking: MaskingStrategy = build(MASKINGS.get(str(values.pop("name", "random"))), values, "masking")
-    return masking
 
 
 def probe(
@@ -195,55 +141,9 @@ def _probes(splits: Splits, settings: RunSettings) -> bool:
     return bool((labels != labels[0]).any())
 
 
-def _start(settings: RunSettings) -> Start:
-    arguments = dict(settings.backbone)
-    name = str(arguments.pop("name", ""))
-    if not settings.init:
-        if not name:
-            raise ConfigError("no backbone was named; give one with --backbone (edgemim list backbones)")
-        return Start(model=build_backbone(name, arguments), architecture=name, model_args=arguments)
-    checkpoint = load_checkpoint(settings.init)
-    info = checkpoint.info
-    if name not in ("", info.architecture):
-        raise ConfigError(f"--init {settings.init} holds a {info.architecture}, --backbone says {name}; leave one out")
-    model_args = {**info.model_args, **arguments}
-    model = build_backbone(info.architecture, model_args)
-    load_matching(model, checkpoint.model.state_dict(), source=settings.init, ignore=(*_HEAD, *classifiers(model)))
-    return Start(
-        model=model,
-        architecture=info.architecture,
-        model_args=model_args,
-        provenance=tuple(checkpoint.artifact.provenance),
-        predictor=checkpoint.predictor(),
-    )
-
-
-def _size(settings: RunSettings, start: Start) -> tuple[int, int]:
-    """Height and width of the images: the backbone's own, or those asked for where it takes any."""
-    own, wanted = input_size(start.model, start.model_args), settings.preprocess.size
-    if wanted in (0, own[0]):
-        return own
-    if hasattr(getattr(start.model, "patch_embed", None), "img_size"):
-        raise ConfigError(
-            f"preprocess.size {wanted} is not the {own[0]}x{own[1]} of the backbone; set backbone.img_size instead"
-        )
-    return wanted, wanted
-
-
 def _of_backbone(names: Iterable[str]) -> set[str]:
     """Names within the backbone, of those within the method."""
     return {n.removeprefix("model.") for n in names if n.startswith("model.")}
-
-
-def _teacher(settings: RunSettings, method: type[Method], contract: Preprocess) -> Teacher | None:
-    source = str(settings.teacher.get("source", ""))
-    if not method.needs_teacher:
-        if source:
-            raise ConfigError(f"method {method.name()!r} learns without a teacher; leave --teacher out")
-        return None
-    if not source:
-        raise ConfigError(f"method {method.name()!r} learns from a teacher; {method.teacher_hint}")
-    return load_teacher(source, settings.teacher, student=contract, with_head=method.teacher_head)
 
 
 def _shown(splits: Splits, contract: Preprocess) -> torch.Tensor:
@@ -259,12 +159,12 @@ def _pictures(
     return [DrawReconstructions(run, images, contract, every)]
 
 
-def _info(settings: RunSettings, start: Start, contract: Preprocess, stage: str, method: Method) -> CheckpointInfo:
+def _info(settings: RunSettings, start: Start, stage: str, method: Method) -> CheckpointInfo:
     taught = method.teacher.class_names if method.num_classes and method.teacher is not None else None
     return CheckpointInfo(
         architecture=start.architecture,
         model_args=start.model_args,
-        preprocess=contract,
+        preprocess=start.contract,
         num_classes=method.num_classes,
         class_names=taught,
         stage=stage,

@@ -20,12 +20,13 @@ from edgemim.masking.random import RandomMasking
 from edgemim.methods._base import Batch
 from edgemim.methods.simmim import SimMIM, SimMIMSettings
 from edgemim.models.adapters import adapt
-from edgemim.models.build import build_backbone, input_size
+from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.mask_plan import DROPPED, MASKED, VISIBLE, MaskPlan
+from edgemim.training.assembly import make_method
 from edgemim.training.finetune import FinetuneSettings, finetune
 from edgemim.training.optimiser import parameter_groups
-from edgemim.training.pretrain import Start, build_method, pretrain
+from edgemim.training.pretrain import pretrain
 from edgemim.training.settings import RunSettings, TrainingSettings
 
 SIZE = (16, 24)
@@ -252,15 +253,12 @@ def test_a_backbone_that_does_not_fit_is_refused_in_one_line(backbone: dict[str,
 def test_the_recipes_hide_whole_cells(
     rng: torch.Generator, recipe: str, output: tuple[int, int], cells: int, masked: int, shortened: dict[str, Any]
 ) -> None:
-    settings = build(RunSettings, load_recipe(recipe))
-    arguments = {**settings.backbone, **shortened}
-    name = arguments.pop("name")
-    start = Start(model=build_backbone(name, arguments), architecture=name, model_args=arguments)
-    contract = settings.preprocess.at(input_size(start.model, {}))
-    method = build_method(settings, start, contract)
+    values = load_recipe(recipe)
+    values["backbone"] |= shortened
+    method = make_method(build(RunSettings, values))
     assert isinstance(method, SimMIM)
     assert method.adapter.output_grid == output
-    plan = method.draw(Batch(torch.zeros(2, 3, *contract.size)), rng)
+    plan = method.draw(Batch(torch.zeros(2, 3, *method.adapter.size)), rng)
     side = method.adapter.grid[0] // cells
     squares = plan.mask.view(2, cells, side, cells, side).float().mean(dim=(2, 4))
     assert set(squares.unique().tolist()) == {0.0, 1.0}

@@ -239,3 +239,11 @@ def test_positions_for_images_of_another_size_are_resampled_and_it_is_recorded(
     same = load_teacher(str(source), given | {"img_size": 32}, student=contract)
     assert same.origin.resampled_from is None
     assert torch.equal(same.model.pos_embed, before)
+
+
+def test_a_table_without_rows_for_class_and_registers_is_resampled_whole(teach: Teach) -> None:
+    shape = {"img_size": 56, "patch_size": 14, **SMALL}
+    before = teach("vit_small_patch14_reg4_dinov2", **shape).model.pos_embed
+    teacher = teach("vit_small_patch14_reg4_dinov2", {"img_size": [42, 70]}, **shape)
+    assert teacher.origin.resampled_from == (4, 4)
+    torch.testing.assert_close(teacher.model.pos_embed, resampled(before, (4, 4), (3, 5)))
