@@ -19,10 +19,10 @@ from edgemim.config import build, load_recipe
 from edgemim.methods._base import Batch
 from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import CheckpointInfo, save_checkpoint
+from edgemim.training.assembly import make_method
 from edgemim.training.classification import Classification
 from edgemim.training.optimiser import build_optimiser
 from edgemim.training.precision import lightning_precision
-from edgemim.training.pretrain import Start, build_method
 from edgemim.training.settings import ContractSettings, RunSettings, TrainingSettings
 
 from .cifar10 import CLASSES
@@ -69,13 +69,9 @@ def pretraining_step(stage: Stage, teachers: Path) -> Step:
     if stage.teacher:
         values["teacher"] = {"source": str(teachers / (stage.teacher if stage.outside else "student"))}
     settings = build(RunSettings, values)
-    arguments = dict(settings.backbone)
-    name = str(arguments.pop("name"))
-    size = int(arguments["img_size"])
-    start = Start(model=build_backbone(name, arguments), architecture=name, model_args=arguments)
-    method = build_method(settings, start, settings.preprocess.at((size, size))).to(_device()).train()
+    method = make_method(settings).to(_device()).train()
     batch = settings.training.batch_size
-    images = torch.randn(batch, 3, size, size, device=_device())
+    images = torch.randn(batch, 3, *method.adapter.size, device=_device())
     return _update(method, Batch(images, index=torch.arange(batch, device=_device())), settings.training)
 
 

@@ -137,7 +137,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "an unknown method of a recipe": (lambda w: pretrain(w, "--set", "method.name=may"), ("unknown method 'may'",)),
     "a method for which there is no teacher": (
         lambda w: pretrain(w, "--method", "dmae"),
-        ("method 'dmae' learns from a teacher", "edgemim distill --teacher"),
+        ("method 'dmae' learns from a teacher", "edgemim distill --method dmae --teacher"),
     ),
     "a method that wants no teacher": (
         lambda w: distill(w, "--recipe", "mae-small", "--method", "mae", "--teacher", w.story.teacher),
