@@ -71,7 +71,9 @@ def build_method(settings: RunSettings, start: Start) -> Method:
     cls = METHODS.get(str(names.pop("name", "")))
     own = build(cls.Settings, names, "method")
     adapter = adapt(start.model, start.contract.size)
-    if not settings.init:
+    if settings.init:
+        adapter.keep_computed()
+    else:
         adapter.initialise()
     masking = _masking(settings, cls)
     if cls.masks:

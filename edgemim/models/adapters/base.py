@@ -118,6 +118,10 @@ class BackboneAdapter(ABC):
     def initialise(self) -> None:
         """Give a fresh backbone the weights that masked pretraining starts from."""
 
+    def keep_computed(self) -> None:
+        """Hold fixed, in a backbone that goes on, the tables that `initialise` would compute and hold fixed."""
+        return
+
     def width_of(self, block: int) -> int:
         """Channels of a token after `block`."""
         return self.width

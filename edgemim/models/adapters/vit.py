@@ -132,12 +132,24 @@ class ViTAdapter(BackboneAdapter):
                 nn.init.normal_(token, std=0.02)
         self._fix_positions()
 
+    def keep_computed(self) -> None:
+        table = self.vit.pos_embed
+        if table is None or self.width % 4:
+            return
+        computed = self._computed_positions()
+        # Two ways to compute sines in float32 differ by less; a trained table by far more.
+        if table.shape == computed.shape and bool((table.detach().cpu() - computed).abs().max() < 1e-5):
+            table.requires_grad_(False)
+
     def _fix_positions(self) -> None:
         if self.vit.pos_embed is None:
             return
-        prefix = 0 if self.vit.no_embed_class else self.num_prefix
-        self.vit.pos_embed.copy_(sincos_positions(self.width, self.grid, prefix)[None])
+        self.vit.pos_embed.copy_(self._computed_positions())
         self.vit.pos_embed.requires_grad_(False)
+
+    def _computed_positions(self) -> Tensor:
+        prefix = 0 if self.vit.no_embed_class else self.num_prefix
+        return sincos_positions(self.width, self.grid, prefix)[None]
 
 
 def _split(attention: Any, joint: Tensor) -> QKV:

@@ -175,6 +175,17 @@ def test_fresh_positions_are_the_table_with_zeros_for_the_class_token(
     torch.testing.assert_close(model.pos_embed.data[0], table)  # type: ignore[union-attr,index]
 
 
+def test_positions_that_were_computed_stay_fixed_and_trained_ones_go_on(make_model: MakeModel) -> None:
+    fixed, trained = make_model(img_size=(16, 24)), make_model(img_size=(16, 24))
+    adapt(fixed).initialise()
+    fixed.requires_grad_(True)
+    for model in (fixed, trained):
+        adapt(model).keep_computed()
+    assert not fixed.pos_embed.requires_grad  # type: ignore[union-attr]
+    assert trained.pos_embed.requires_grad  # type: ignore[union-attr]
+    assert fixed.patch_embed.proj.weight.requires_grad  # type: ignore[union-attr]
+
+
 def test_a_model_for_images_of_any_size_is_refused(tiny_arguments: dict[str, Any]) -> None:
     model = build_backbone("vit_tiny_patch16_224", tiny_arguments | {"dynamic_img_size": True})
     with pytest.raises(ConfigError, match=r"leave backbone\.dynamic_img_size false"):
