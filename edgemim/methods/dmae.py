@@ -2,7 +2,7 @@
 
 Source: Bai et al., "Masked Autoencoders Enable Efficient Knowledge Distillers", CVPR 2023, arXiv:2208.12256.
 Command: distill
-Needs: a ViT-like backbone and a ViT-like teacher with the same patch grid, best one pretrained with MAE
+Needs: a ViT-like backbone and a ViT-like teacher, best one pretrained with MAE
 Differs: the teacher stops at the last matched block and its decoder is never run (the released loop runs both
     to the end and throws the result away); the feature term has a weight, and a sum over channels as an option,
     because the mean over channels of unit vectors is numerically tiny beside the pixel term.
