@@ -28,10 +28,9 @@ def convert(
     set_: o.Set = None,
     json: o.Json = False,
 ) -> None:
-    """Turn a public state dict into a checkpoint folder, or a checkpoint folder into one.
+    """Turn a public state dict into a checkpoint folder, or (with --to) a checkpoint folder into a state dict.
 
-    Examples: edgemim convert mae_pretrain_vit_base.pth --from mae --out runs/base;
-    edgemim convert runs/base --to mae --out mae_vit_base.pth
+    Example: edgemim convert mae_pretrain_vit_base.pth --from mae --out runs/base
     """
     from edgemim.errors import ConfigError
 

@@ -112,7 +112,7 @@ def test_a_finished_run_is_left_as_it_is(cli: Any, tmp_path: Path, command: list
     assert (
         again.json
         == {"checkpoint": str(tmp_path / "run"), "stage": "pretrain", "finished_before": True}
-        | {name: told["result"][name] for name in ("steps", "seconds", "images_per_second", "loss")}
+        | {name: told["result"][name] for name in ("steps", "seconds", "images_per_second", "loss", "untrained")}
         | told["scores"]
     )
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
