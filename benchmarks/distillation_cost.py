@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 from _parts.clock import Step, compared, time_in_turn
-from _parts.machine import describe_machine, peak_memory_mib
+from _parts.machine import describe_machine
+from _parts.memory import peak_memory_mib
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
 from torch import Tensor

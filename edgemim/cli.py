@@ -25,6 +25,7 @@ _COMMANDS = (
     "distill",
     "finetune",
     "export",
+    "sensitivity",
     "check",
     "inspect",
     "convert",

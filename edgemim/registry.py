@@ -146,6 +146,8 @@ _REGISTRIES = {
     "losses": ("edgemim.losses", "LOSSES"),
     "layouts": ("edgemim.models.layouts", "LAYOUTS"),
     "sources": ("edgemim.data.sources", "SOURCES"),
+    "ranges": ("edgemim.quantize.ranges", "RANGES"),
+    "placements": ("edgemim.quantize.placement", "PLACEMENTS"),
     "quantizers": ("edgemim.quantize.quantizers", "QUANTIZERS"),
     "targets": ("edgemim.runtime.targets", "TARGETS"),
     "backends": ("edgemim.runtime.backends", "BACKENDS"),

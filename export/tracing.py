@@ -1,11 +1,13 @@
 """Run torch's exporter, quietly, in the state in which its graphs are simple.
 
-Attention is computed step by step during the export: fused, some backbones do not export at all, and the
-others hide the attention from passes and quantizers.
+Layers that exist only for training are merged first (`edgemim.export.reparameterise`). Attention is computed step by
+step during the export: fused, some backbones do not export at all, and the others hide the attention from passes
+and quantizers.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import logging
 import warnings
@@ -17,6 +19,8 @@ import torch
 from timm.layers import set_fused_attn, use_fused_attn
 
 from edgemim.errors import EdgemimError
+from edgemim.export.passes.module_names import SCOPES_KEY
+from edgemim.export.reparameterise import reparameterise
 
 _NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.export", "torch.onnx")
 
@@ -24,13 +28,18 @@ _NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.export", "torch.onnx")
 def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, output_name: str) -> ir.Model:
     """Export at the exporter's own opset, with the fixed shape of `images`.
 
+    Returns:
+        The graph, whose nodes carry the exporter's notes of where they come from: scopes that are modules of `model`,
+        also where layers were merged.
+
     Raises:
         EdgemimError: torch cannot export this model; its own words are in the message.
     """
-    with _step_by_step_attention(model), _quiet(), torch.no_grad():
+    deployed = reparameterise(model)
+    with _step_by_step_attention(deployed), _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                model,
+                deployed,
                 (images,),
                 dynamo=True,
                 verbose=False,
@@ -43,7 +52,9 @@ def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, outp
                 f"{_first_line(error)}; choose another backbone, or another torch version"
             ) from error
     assert program is not None
-    return program.model
+    graph: ir.Model = program.model
+    _leave_out_new_modules(graph, {name for name, _ in model.named_modules()})
+    return graph
 
 
 def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str, int]:
@@ -63,6 +74,14 @@ def count_layer_norms(model: torch.nn.Module, images: torch.Tensor) -> dict[str,
         for hook in hooks:
             hook.remove()
     return dict(calls)
+
+
+def _leave_out_new_modules(graph: ir.Model, known: set[str]) -> None:
+    """A layer that merging made (`mixer.reparam_conv`) is in no model that anybody has; its parent stands for it."""
+    for node in graph.graph:
+        if SCOPES_KEY in node.metadata_props:
+            *modules, operator = ast.literal_eval(node.metadata_props[SCOPES_KEY])
+            node.metadata_props[SCOPES_KEY] = repr([*(name for name in modules if name in known), operator])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ sha256 of every image's bytes: a calibration can be repeated, and its images kep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,13 +21,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgemim.errors import ConfigError, DataError
-from edgemim.preprocess import Preprocess
+from edgemim.preprocess import Pixels, Preprocess
+from edgemim.quantize.random_images import RandomImages
 
 Floats = npt.NDArray[np.float32]
 
 DEFAULT_COUNT = 300
 # Below this the ranges of rare activations depend on which images were drawn.
 ENOUGH = 128
+
+_ORIENTATION = 0x0112  # EXIF: from 5 on, height and width are exchanged
 
 
 class ImageSource(Protocol):
@@ -51,8 +55,10 @@ class Calibration:
         images: Where they come from.
         preprocess: The model's contract.
         indices: Positions in `images`, each at most once, in the order of use.
+        digests: sha256 (hex) of the bytes of each image, by position in `images`.
         requested: How many were asked for.
         seed: Of the order.
+        synthetic: Whether they are noise, on which no accuracy can be built.
         notes: What a user should know about this choice, one sentence each.
         progress: Called with (images done, images per pass) during every pass.
     """
@@ -60,8 +66,10 @@ class Calibration:
     images: ImageSource
     preprocess: Preprocess
     indices: tuple[int, ...]
+    digests: Mapping[int, str]
     requested: int
     seed: int
+    synthetic: bool = False
     notes: tuple[str, ...] = ()
     progress: Callable[[int, int], None] | None = None
 
@@ -69,10 +77,23 @@ class Calibration:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Floats]:
-        for done, index in enumerate(self.indices, start=1):
-            yield self.preprocess.normalise(self.preprocess.pixels(self.images.image(index))[None])
+        for position in range(len(self)):
+            yield self.preprocess.normalise(self.pixels(position)[None])
             if self.progress is not None:
-                self.progress(done, len(self))
+                self.progress(position + 1, len(self))
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """sha256 (hex) of the bytes of each image, in the order of use."""
+        return tuple(self.digests[index] for index in self.indices)
+
+    def pixels(self, position: int) -> Pixels:
+        """The image at `position` in the order of use, decoded, resized and cropped: uint8 [H, W, 3].
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return self.preprocess.pixels(self.images.image(self.indices[position]))
 
     def record(self) -> dict[str, Any]:
         """What `calibration.json` says: count, seed, and index and sha256 of each image in order."""
@@ -82,12 +103,10 @@ class Calibration:
             "requested": self.requested,
             "seed": self.seed,
             "order": "seeded, without replacement",
+            "synthetic": self.synthetic,
             "notes": list(self.notes),
             "preprocess": self.preprocess.to_dict(),
-            "images": [
-                {"index": index, "sha256": hashlib.sha256(self.images.encoded(index)).hexdigest()}
-                for index in self.indices
-            ],
+            "images": [{"index": index, "sha256": self.digests[index]} for index in self.indices],
         }
 
 
@@ -99,35 +118,67 @@ def choose_calibration(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Choose images at random, each at most once.
+    """Choose images at random, each at most once; each is read once, for its hash and its size.
 
     With one seed a smaller `count` chooses the first images of a larger one. Fewer images than asked for are
-    all used; `Calibration.notes` says so, and warns where they are few.
+    all used. `Calibration.notes` says so, and warns where there are few, where they are smaller than the model's
+    input, and where they are noise.
 
     Raises:
         ConfigError: `count` is below 1.
-        DataError: There is no image.
+        DataError: There is no image, or the file of one is gone.
     """
     if count < 1:
         raise ConfigError(f"calibration needs a count of at least 1; got {count}")
     if not len(images):
         raise DataError("there are no calibration images; name a folder or data set that has some")
-    order = np.random.default_rng(seed).permutation(len(images))[:count]
+    order = [int(index) for index in np.random.default_rng(seed).permutation(len(images))[:count]]
+    digests, smaller = {}, 0
+    for index in order:
+        encoded = images.encoded(index)
+        digests[index] = hashlib.sha256(encoded).hexdigest()
+        smaller += _is_smaller(encoded, preprocess.size)
+    synthetic = isinstance(images, RandomImages)
     return Calibration(
         images=images,
         preprocess=preprocess,
-        indices=tuple(int(index) for index in order),
+        indices=tuple(order),
+        digests=digests,
         requested=count,
         seed=seed,
-        notes=_notes(len(order), count),
+        synthetic=synthetic,
+        notes=_notes(len(order), count, smaller, preprocess, synthetic=synthetic),
         progress=progress,
     )
 
 
-def _notes(found: int, requested: int) -> tuple[str, ...]:
+def _notes(found: int, requested: int, smaller: int, preprocess: Preprocess, *, synthetic: bool) -> tuple[str, ...]:
+    if synthetic:
+        return (
+            f"calibration on {found} images of random pixels is for trials of speed only: their accuracy says nothing",
+        )
     notes = []
     if found < requested:
         notes.append(f"calibration uses all {found} images there are, {requested} were asked for")
     if found < ENOUGH:
         notes.append(f"calibration on {found} images is unreliable; use {ENOUGH} or more")
+    if smaller:
+        height, width = preprocess.size
+        notes.append(
+            f"{smaller} of {found} calibration images are smaller than the input of {height} x {width} pixels and "
+            "were enlarged; use images as large as those the device sees"
+        )
     return tuple(notes)
+
+
+def _is_smaller(encoded: bytes, size: tuple[int, int]) -> bool:
+    """Whether an image would have to be enlarged to cover `size`, from its header alone."""
+    height, width = size
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            stored, turned = (h < height or w < width for w, h in (image.size, image.size[::-1]))
+            # Asking some formats for their EXIF decodes the image: only where it matters.
+            is_turned = stored != turned and image.getexif().get(_ORIENTATION, 1) >= 5
+            return bool(turned if is_turned else stored)
+    except (OSError, EOFError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError):
+        return False  # decoding it will say what is wrong, and with which file

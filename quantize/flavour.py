@@ -1,10 +1,11 @@
-"""Read the fp32 flavour of an `onnx` artifact, and write a new artifact with an INT8 flavour beside it."""
+"""Read the float flavours of an `onnx` artifact, and write a new artifact with INT8 flavours beside them."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ Floats = npt.NDArray[np.float32]
 CALIBRATION_FILE = "calibration.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewFlavour:
+    """An INT8 flavour that is to be written.
+
+    Attributes:
+        name: `int8-...`; its file is named after it.
+        model: The Q/DQ model, which has passed `edgemim.quantize.qdq.check_qdq`.
+        base: The float flavour that it was made from.
+        facts: What its entry in the manifest says beyond name, precision, opset, base and file.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    base: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 def read_fp32(artifact: Artifact) -> onnx.ModelProto:
     """The fp32 model of an artifact.
 
@@ -29,13 +47,30 @@ def read_fp32(artifact: Artifact) -> onnx.ModelProto:
         ArtifactError: It has no fp32 flavour.
         ConfigError: Its batch is not 1.
     """
-    files = [flavour["file"] for flavour in artifact.content.get("flavours", []) if flavour["name"] == "fp32"]
-    if artifact.kind != "onnx" or not files:
+    floats = float_flavours(artifact)
+    if "fp32" not in floats:
         raise ArtifactError(f"{artifact.path} has no fp32 model; run: edgemim export CHECKPOINT")
+    return read_flavour(artifact, "fp32")
+
+
+def float_flavours(artifact: Artifact) -> list[str]:
+    """Names of the flavours that are not quantized.
+
+    Raises:
+        ConfigError: The batch is not 1.
+    """
+    if artifact.kind != "onnx":
+        return []
     batch = artifact.content["input"]["shape"][0]
     if batch != 1:
         raise ConfigError(f"quantizing takes batch 1; {artifact.path} has {batch}: export it again")
-    return onnx.load(artifact.file(files[0]))
+    return [flavour["name"] for flavour in artifact.content.get("flavours", []) if flavour["precision"] != "int8"]
+
+
+def read_flavour(artifact: Artifact, name: str) -> onnx.ModelProto:
+    """One flavour's model; its name must be known."""
+    flavour = next(entry for entry in artifact.content["flavours"] if entry["name"] == name)
+    return onnx.load(artifact.file(flavour["file"]))
 
 
 def check_preprocess(artifact: Artifact, batches: Calibration) -> None:
@@ -48,64 +83,81 @@ def check_preprocess(artifact: Artifact, batches: Calibration) -> None:
         raise ConfigError(f"the calibration's preprocessing is not the model's; use the contract of {artifact.path}")
 
 
-def write_flavour(
+def write_flavours(
     artifact: Artifact,
     out: Path | str,
-    model: onnx.ModelProto,
+    flavours: Sequence[NewFlavour],
     batches: Calibration,
     *,
     quantizer: str,
-    facts: Mapping[str, Any],
+    settings: Mapping[str, Any],
     packages: tuple[str, ...],
+    measured: Mapping[str, Any] | None = None,
     overwrite: bool,
 ) -> Artifact:
-    """Write everything of `artifact` plus the flavour `int8-<quantizer>`, once it ran on the golden inputs.
+    """Write everything of `artifact` plus INT8 flavours, once they ran on the golden inputs.
 
     Args:
         artifact: What was quantized.
         out: Folder of the new artifact.
-        model: The Q/DQ model, which has passed `edgemim.quantize.qdq.check_qdq`.
-        batches: What it was calibrated on.
+        flavours: The INT8 models; one that `artifact` has under the same name is replaced.
+        batches: What they were calibrated on.
         quantizer: Registered name.
-        facts: What the flavour's entry in the manifest says beyond name, precision, opset and file.
+        settings: Of the quantizer, as plain values.
         packages: Whose versions go into the provenance.
-        overwrite: Replace an artifact that lies at `out`.
+        measured: What calibration found, for the calibration record.
 
     Raises:
         EdgemimError: ONNX Runtime gives values that are not finite.
         OutputError: `out` exists, or cannot be written.
     """
-    name = f"int8-{quantizer}"
-    serialized = model.SerializeToString(deterministic=True)
-    flavour = {
-        "name": name,
-        "precision": "int8",
-        "opset": model.opset_import[0].version,
-        "file": f"{name}.onnx",
-        "quantizer": quantizer,
-        **facts,
-        "golden": _compare_golden(artifact, serialized),
-    }
-    record = batches.record()
+    entries, files = [], {}
+    for flavour in flavours:
+        serialized = flavour.model.SerializeToString(deterministic=True)
+        entry = {
+            "name": flavour.name,
+            "precision": "int8",
+            "opset": flavour.model.opset_import[0].version,
+            "file": f"{flavour.name}.onnx",
+            "base": flavour.base,
+            "quantizer": quantizer,
+            "settings": dict(settings),
+            **flavour.facts,
+            "golden": _compare_golden(artifact, serialized),
+        }
+        entries.append(entry)
+        files[entry["file"]] = serialized
+    record = batches.record() | {"measured": {**_measured_before(artifact), **(measured or {})}}
     with create_artifact(out, "onnx", overwrite=overwrite) as draft:
         draft.copy_from(artifact)
-        draft.path(flavour["file"]).write_bytes(serialized)
+        for name, serialized in files.items():
+            draft.path(name).write_bytes(serialized)
         write_text(draft.path(CALIBRATION_FILE), json.dumps(record, indent=1) + "\n")
-        others = [entry for entry in artifact.content["flavours"] if entry["name"] != name]
+        names = {entry["name"] for entry in entries}
+        others = [entry for entry in artifact.content["flavours"] if entry["name"] not in names]
         draft.content = {
             **artifact.content,
-            "flavours": [*others, flavour],
+            "flavours": [*others, *entries],
             "calibration": {"file": CALIBRATION_FILE, "images": len(batches)},
         }
         draft.record(
             "quantize",
             quantizer=quantizer,
             source=artifact.fingerprint,
-            settings=facts.get("settings", {}),
+            settings=dict(settings),
             calibration={"images": len(batches), "seed": batches.seed, "notes": list(batches.notes)},
             versions={package: version(package) for package in packages},
         )
     return load_artifact(out, "onnx")
+
+
+def _measured_before(artifact: Artifact) -> dict[str, Any]:
+    """What an earlier quantizer noted about the same calibration."""
+    known = artifact.content.get("calibration")
+    if known is None:
+        return {}
+    record = json.loads(artifact.file(known["file"]).read_text("utf-8"))
+    return dict(record.get("measured", {}))
 
 
 def run_onnx(model: bytes, images: Floats) -> Floats:

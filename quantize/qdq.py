@@ -1,7 +1,8 @@
 """What quantization may leave in a graph, so that every target takes the same file.
 
 TensorRT, OpenVINO and ONNX Runtime agree on this much: QuantizeLinear and DequantizeLinear of int8 with zero
-point 0, one scale per tensor for activations, one per output channel for weights, everything else in float.
+point 0, one scale per tensor for activations, one per output channel for weights, everything else in float. Where a
+target takes it, an activation that is never negative is uint8, with zero point 0 as well.
 """
 
 from __future__ import annotations

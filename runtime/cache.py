@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -24,13 +24,22 @@ from edgemim.errors import DeviceError
 SIDECAR = "engine.json"
 _WAIT_S = 1800.0
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A folder of the cache: what was built into it, how long that took, and whether it was there already."""
+    """A folder of the cache.
+
+    Attributes:
+        seconds: What building it took.
+        observed: What was measured when it had been built.
+        cached: Whether it was there already.
+    """
 
     folder: Path
     seconds: float
+    observed: Mapping[str, float]
     cached: bool
 
 
@@ -44,13 +53,18 @@ def default_cache() -> Path:
 def cached_build(
     cache: Path,
     facts: Mapping[str, Any],
-    build: Callable[[Path], object],
+    build: Callable[[Path], Made],
     *,
+    observe: Callable[[Made], Mapping[str, float]] = lambda _: {},
     clock: Callable[[], float] = time.perf_counter,
 ) -> Built:
     """The folder of the engine with these facts; `build(folder)` fills it if it is not there yet.
 
     Two processes that want the same engine build it once.
+
+    Args:
+        observe: Called with what `build` returned, once the clock of `seconds` has stopped; the numbers that it
+            returns are kept beside the engine.
 
     Raises:
         OutputError: The cache cannot be written.
@@ -61,7 +75,7 @@ def cached_build(
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder.with_suffix(".lock"), timeout=_WAIT_S):
-                return _find_or_build(folder, facts, build, clock)
+                return _find(folder, facts) or _build(folder, facts, build, observe, clock)
         except Timeout as error:
             raise DeviceError(f"another process is still building {folder}; wait for it, or end it") from error
 
@@ -72,29 +86,34 @@ def engine_key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _find_or_build(
-    folder: Path, facts: Mapping[str, Any], build: Callable[[Path], object], clock: Callable[[], float]
+def _build(
+    folder: Path,
+    facts: Mapping[str, Any],
+    build: Callable[[Path], Made],
+    observe: Callable[[Made], Mapping[str, float]],
+    clock: Callable[[], float],
 ) -> Built:
-    seconds = _verified_seconds(folder, facts)
-    if seconds is not None:
-        return Built(folder=folder, seconds=seconds, cached=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     started = clock()
-    build(folder)
+    made = build(folder)
     seconds = clock() - started
+    observed = dict(observe(made))
     files = {f.relative_to(folder).as_posix(): sha256_of(f) for f in sorted(folder.rglob("*")) if f.is_file()}
-    sidecar = {"facts": dict(facts), "files": files, "compile_s": seconds}
+    sidecar = {"facts": dict(facts), "files": files, "compile_s": seconds, "observed": observed}
     write_text(folder / SIDECAR, json.dumps(sidecar, indent=2, allow_nan=False) + "\n")
-    return Built(folder=folder, seconds=seconds, cached=False)
+    return Built(folder=folder, seconds=seconds, observed=observed, cached=False)
 
 
-def _verified_seconds(folder: Path, facts: Mapping[str, Any]) -> float | None:
-    """Seconds the engine in `folder` took to compile; None if it is missing, another one, or damaged."""
+def _find(folder: Path, facts: Mapping[str, Any]) -> Built | None:
+    """The engine in `folder`; None if it is missing, another one, or damaged."""
     try:
         sidecar = json.loads((folder / SIDECAR).read_text("utf-8"))
         same = sidecar["facts"] == json.loads(json.dumps(facts))
         whole = all(sha256_of(folder / name) == digest for name, digest in sidecar["files"].items())
-        return float(sidecar["compile_s"]) if same and whole and sidecar["files"] else None
+        if not (same and whole and sidecar["files"]):
+            return None
+        seconds, observed = float(sidecar["compile_s"]), {name: float(v) for name, v in sidecar["observed"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return Built(folder=folder, seconds=seconds, observed=observed, cached=True)

@@ -22,8 +22,15 @@ def caveats(
 ) -> list[str]:
     """Sentences, the weightiest first; none if everything is as it should be."""
     found = []
-    if not preprocessing["exact"]:
-        found.append(f"this device normalises the golden pixels differently, by up to {preprocessing['max_abs']:.3g}")
+    levels, normalised = preprocessing["max_levels"], preprocessing["max_abs"]
+    if levels is None:
+        found.append("the bundle carries no golden images: how this device decodes and resizes was not compared")
+    elif levels:
+        found.append(f"this device decodes or resizes the golden images differently, by up to {levels} of 255 levels")
+    if normalised:
+        found.append(f"this device normalises the golden pixels differently, by up to {normalised:.3g}")
+    if bundle.batch > 1:
+        found.append(f"every latency, in gates too, is of a run of {bundle.batch} images")
     found += _about_target(bundle, device, trials)
     found += [f"{name} was left out: {reason}" for name, reason in plan.skipped.items()]
     found += [
@@ -64,7 +71,15 @@ def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
         found.append(f"the machine was busy before the check: load {device.load:g} on {device.threads} CPUs")
     if device.governor is not None and device.governor != "performance":
         found.append(f"the CPU governor is {device.governor}, so the clock floats; performance would fix it")
+    if device.isa_cap is not None:
+        found.append(
+            f"ONEDNN_MAX_CPU_ISA={device.isa_cap} is set: OpenVINO runs as on a CPU of that level "
+            f"({device.isa_level or 'below AVX2'}), ONNX Runtime as on this one"
+        )
     int8 = any(trial.pair.candidate.precision == "int8" for trial in trials)
     if int8 and device.int8_is_fast is False:
-        found.append("this CPU has no INT8 dot product (VNNI, AMX or Arm's), so INT8 can be slower than fp32")
+        found.append(
+            "there is no INT8 dot product here (VNNI, AMX or Arm's): INT8 can be slower than fp32, and on x86 the "
+            "sums of OpenVINO's INT8 products saturate, which costs accuracy that other CPUs keep"
+        )
     return found

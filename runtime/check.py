@@ -1,6 +1,6 @@
 """Check a bundle on this device: right first, then fast, then the gates, then one sentence.
 
-1. verify every hash of the bundle, plan candidates times backends
+1. verify every hash of the bundle, prepare the golden images, plan candidates times backends
 2. compile, run the golden inputs, and drop what computes something else
 3. accuracy on the bundle's images, prepared on this device
 4. latency of all that are left, in turns
@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemim.artifact import refuse_existing
-from edgemim.errors import ConfigError, DeviceError
+from edgemim.errors import ConfigError, DataError, DeviceError
+from edgemim.preprocess import read_image
 from edgemim.runtime.backends._base import Backend
 from edgemim.runtime.bundle import Bundle, load_bundle
 from edgemim.runtime.cache import default_cache
 from edgemim.runtime.caveats import caveats
 from edgemim.runtime.device import Device, describe_device
+from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.gates import check_limits
 from edgemim.runtime.latency import LEAST_RUNS, LatencyProtocol
 from edgemim.runtime.plan import Plan, make_plan
@@ -34,7 +36,10 @@ from edgemim.runtime.verdict import choose, verdict
 
 Progress = Callable[[int, int], None]
 
-_TIMED = "one image per run, from inputs in host memory to outputs in host memory; preprocessing is not included"
+_TIMED = "{} per run, from inputs in host memory to outputs in host memory; preprocessing is not included"
+# In grey levels of 255: other builds of Pillow and of the JPEG library round differently by one or two; another
+# decoder, filter or order of channels is off by tens.
+_LARGEST_LEVELS = 4
 # Of values around 1: far above another order of float32 rounding, far below one step of a pixel (0.017).
 _PREPROCESSING_TOLERANCE = 1e-4
 _PERCENTILES = "nearest rank; a percentile that too few runs back is null"
@@ -84,7 +89,7 @@ def check_bundle(
     bundle = load_bundle(bundle_path)
     limits = check_limits({**bundle.gates, **(gates or {})})
     device = describe_device()
-    plan = make_plan(bundle, backends, candidates)
+    plan = make_plan(bundle, backends, candidates, device)
     threads = threads or device.default_threads
     preparation = _compare_preprocessing(bundle)
     trials = [Trial(pair=pair) for pair in plan.pairs]
@@ -94,9 +99,9 @@ def check_bundle(
         for trial in trials:
             trial.close()
     settings = asdict(protocol) | {
-        "batch": 1,
+        "batch": bundle.batch,
         "threads": threads,
-        "timed": _TIMED,
+        "timed": _TIMED.format("one image" if bundle.batch == 1 else f"{bundle.batch} images"),
         "percentiles": _PERCENTILES,
     }
     report = _report(bundle, device, plan, trials, reference, limits, settings, preparation)
@@ -176,11 +181,18 @@ def _report(
 
 
 def _compare_preprocessing(bundle: Bundle) -> dict[str, Any]:
-    """Whether this device normalises the golden pixels to the golden inputs, bit by bit, or how far off.
+    """How far this device is off when it prepares the golden images: decoding and resizing, then normalising.
+
+    Returns:
+        `max_levels`, the largest difference of a pixel in grey levels, None where the images stayed behind; `max_abs`,
+        that of the normalised golden pixels, None where the graph normalises; `exact`, whether there is none at all.
 
     Raises:
         DeviceError: So far off that the model would see other images here.
     """
+    levels = None if bundle.golden.images is None else _levels_off(bundle.golden.images, bundle)
+    if bundle.encoding == "pixels":
+        return {"exact": not levels, "max_levels": levels, "max_abs": None}
     ours, theirs = bundle.preprocess.normalise(bundle.golden.pixels), bundle.golden.inputs
     off = float(np.abs(ours - theirs).max())
     if not off <= _PREPROCESSING_TOLERANCE:
@@ -188,7 +200,29 @@ def _compare_preprocessing(bundle: Bundle) -> dict[str, Any]:
             f"this device normalises the golden pixels differently by {off:.3g}: nothing measured here would "
             "be about the model in the bundle; install another numpy, or write the bundle again"
         )
-    return {"exact": bool(np.array_equal(ours, theirs)), "max_abs": off}
+    exact = bool(np.array_equal(ours, theirs))
+    return {"exact": exact and not levels, "max_levels": levels, "max_abs": off}
+
+
+def _levels_off(images: Evaluation, bundle: Bundle) -> int:
+    """Largest difference between a golden image as decoded and resized here and its golden pixels."""
+    levels = 0
+    for index, data in enumerate(images.encoded()):
+        try:
+            ours = bundle.preprocess.pixels(read_image(data))
+        except DataError as error:
+            raise DeviceError(
+                f"this device cannot decode the golden {images.members[index]}; install a Pillow that knows its format"
+            ) from error
+        difference = np.abs(ours.astype(np.int16) - bundle.golden.pixels[index])
+        levels = max(levels, int(difference.max()))
+    if levels > _LARGEST_LEVELS:
+        raise DeviceError(
+            f"this device decodes or resizes the golden images differently, by {levels} of 255 grey levels "
+            f"(at most {_LARGEST_LEVELS} can be rounding): the model would see other images here; install the "
+            "Pillow that the bundle was made with"
+        )
+    return levels
 
 
 def _samples(trials: Sequence[Trial]) -> dict[str, npt.NDArray[Any]]:

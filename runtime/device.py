@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgemim.runtime.isa_cap import isa_level, read_cap, under_cap
+
 # x86 as /proc/cpuinfo spells them, then Arm.
 ISA_FLAGS = (
     "avx2",
@@ -30,6 +32,8 @@ ISA_FLAGS = (
     "bf16",
 )
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+# What a candidate may need, any one flag of each, and how it is called.
+FEATURES = {"bf16": ("AMX or AVX-512 BF16", ("amx_bf16", "avx512_bf16"))}
 PACKAGES = ("edgemim", "numpy", "pillow", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 _MIB = 1024.0
 
@@ -42,6 +46,7 @@ class Device:
         board: Name of the board or computer, as its firmware says.
         virtual: True in a virtual machine, whose neighbours disturb a measurement.
         isa: Those of `ISA_FLAGS` that the CPU has.
+        isa_cap: Value of ONEDNN_MAX_CPU_ISA (`edgemim.runtime.isa_cap`), where it holds OpenVINO back; else None.
         cores: Physical cores that this process may use.
         threads: Logical CPUs that this process may use.
         cpu_quota: CPUs' worth of time that the container may use; None without a limit.
@@ -58,6 +63,7 @@ class Device:
     cpu: str | None
     virtual: bool | None
     isa: tuple[str, ...] | None
+    isa_cap: str | None
     cores: int | None
     threads: int
     cpu_quota: float | None
@@ -78,9 +84,35 @@ class Device:
         return asdict(self) | {"isa": None if self.isa is None else list(self.isa)}
 
     @property
+    def effective_isa(self) -> tuple[str, ...] | None:
+        """The flags of `isa` that OpenVINO may use under `isa_cap`; ONNX Runtime uses all, whatever the cap."""
+        return None if self.isa is None else under_cap(self.isa, self.isa_cap)
+
+    @property
     def int8_is_fast(self) -> bool | None:
-        """Whether the CPU multiplies INT8 in one instruction; None if its flags could not be read."""
-        return None if self.isa is None else any(flag in self.isa for flag in INT8_FLAGS)
+        """Whether INT8 is multiplied in one instruction, under the cap; None if the flags could not be read."""
+        return None if self.effective_isa is None else any(flag in self.effective_isa for flag in INT8_FLAGS)
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether bf16 is multiplied in hardware, under the cap. Emulated it is tens of times slower than fp32."""
+        return self.lacks("bf16") is None
+
+    @property
+    def isa_level(self) -> str | None:
+        """The best of amx, avx512-vnni, avx2-vnni, avx512, avx2 under the cap; None below them or off x86."""
+        return isa_level(self.effective_isa or ())
+
+    def lacks(self, feature: str) -> str | None:
+        """Why this device cannot run what needs one of `FEATURES`, or None if it can."""
+        what, flags = FEATURES[feature]
+        if self.isa is None or self.effective_isa is None:
+            return f"the CPU's instruction sets could not be read, {feature} needs {what}"
+        if any(flag in self.effective_isa for flag in flags):
+            return None
+        if any(flag in self.isa for flag in flags):
+            return f"ONEDNN_MAX_CPU_ISA={self.isa_cap} keeps OpenVINO from the CPU's {feature} instructions"
+        return f"this CPU has no {feature} instructions ({what})"
 
     @property
     def default_threads(self) -> int:
@@ -102,6 +134,7 @@ def describe_device(root: Path = Path("/")) -> Device:
         cpu=_field(info, "model name") or _field(info, "Model"),
         virtual=None if flags is None else "hypervisor" in flags,
         isa=None if flags is None else tuple(f for f in ISA_FLAGS if f in flags),
+        isa_cap=read_cap(),
         cores=_cores(cpus),
         threads=len(usable),
         cpu_quota=_quota(_text(root / "sys/fs/cgroup/cpu.max")),
@@ -120,21 +153,15 @@ def describe_device(root: Path = Path("/")) -> Device:
 
 
 def cpu_identity(root: Path = Path("/")) -> dict[str, Any]:
-    """What a compiled CPU engine depends on: machine, model and instruction sets."""
+    """What a compiled CPU engine depends on: machine, model, instruction sets and the cap on them."""
     info = _text(root / "proc/cpuinfo") or ""
     flags = _flags(info) or frozenset()
     return {
         "machine": platform.machine(),
         "cpu": _field(info, "model name") or _field(info, "Model") or "unknown",
         "isa": [f for f in ISA_FLAGS if f in flags],
+        "isa_cap": read_cap(),
     }
-
-
-def _usable_cpus() -> list[int]:
-    """Numbers of the logical CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _text(path: Path) -> str | None:

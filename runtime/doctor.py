@@ -164,9 +164,11 @@ def _instructions(device: Device) -> Finding:
         what = f"CPU {name}: its instruction sets could not be read"
         return _warn(what, "whether INT8 pays cannot be foreseen", "compare fp32 and INT8 with `edgemim check`")
     shown = ", ".join(device.isa or ()) or "none of those that matter"
-    what = f"CPU {name}, {device.default_threads} threads per inference: {shown}"
+    level = "" if device.isa_level is None else f", level {device.isa_level}"
+    cap = "" if device.isa_cap is None else f" under ONEDNN_MAX_CPU_ISA={device.isa_cap}"
+    what = f"CPU {name}{level}{cap}, {device.default_threads} threads per inference: {shown}"
     if not device.int8_is_fast:
-        why = "INT8 on a CPU without VNNI, AMX or Arm's dot product is slower than fp32"
+        why = "without VNNI, AMX or Arm's dot product INT8 is slower than fp32 in OpenVINO, and gains little elsewhere"
         return _warn(what, why, "ship fp32 here unless `edgemim check` says otherwise")
     if device.machine == "aarch64":
         why = "INT8 pays in onnxruntime; OpenVINO on Arm computes INT8 models in floating point"

@@ -1,4 +1,4 @@
-"""The evaluation images of a bundle: their encoded bytes and labels in one stored zip.
+"""Images that travel in a bundle, to evaluate on or golden ones: encoded bytes and labels in one stored zip.
 
     evaluation.zip
     ├── images/00000.png ...      the bytes as they were, numbered in order

@@ -35,7 +35,7 @@ def _latency(name: str, meaning: str) -> Gate:
 GATES = {
     gate.name: gate
     for gate in (
-        _latency("p50_ms", "median latency of one image, in milliseconds"),
+        _latency("p50_ms", "median latency of a run, in milliseconds"),
         _latency("p90_ms", "latency that 90 % of the runs keep, in milliseconds"),
         _latency("p99_ms", "latency that 99 % of the runs keep, in milliseconds"),
         Gate(name="size_mb", meaning="size of the model file, 10^6 bytes", most=True, low=0.0, high=math.inf),

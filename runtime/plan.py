@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgemim.errors import ConfigError, MissingDependencyError
@@ -10,6 +10,7 @@ from edgemim.registry import did_you_mean
 from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, require
 from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.device import Device
 
 REFERENCE_BACKEND = "onnxruntime"
 
@@ -25,45 +26,72 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The pairs to run, in order, and per backend that was left out why."""
+    """The pairs to run, in order, and per backend or candidate that was left out why."""
 
     pairs: tuple[Pair, ...]
     skipped: dict[str, str]
 
 
-def make_plan(bundle: Bundle, backends: Sequence[str | Backend] | None, candidates: Sequence[str] | None) -> Plan:
-    """Every wanted candidate on every wanted backend.
+def make_plan(
+    bundle: Bundle, backends: Sequence[str | Backend] | None, candidates: Sequence[str] | None, device: Device
+) -> Plan:
+    """Every wanted candidate on every wanted backend that can run it.
 
     Args:
-        backends: Names, or backends of the caller's own; None for those of the target that are installed.
-        candidates: Names; None for all of the bundle.
+        backends: Names, or backends of the caller's own; None for those of the target that are installed, without
+            those that ignore a cap on the CPU's instruction sets where another one obeys it.
+        candidates: Names; None for all of the bundle that the device can run.
+        device: The machine that will run them.
 
     Raises:
-        ConfigError: An unknown name, or a target that no backend of this version serves.
+        ConfigError: An unknown name, a target that no backend of this version serves, a candidate that was
+            asked for and that this device cannot run, or no pair at all.
         MissingDependencyError: A wanted backend is not installed.
     """
-    wanted = _candidates(bundle, candidates)
+    wanted, skipped = _named(bundle, candidates, device) if candidates is not None else _possible(bundle, device)
     if backends is None:
-        used, skipped = _installed(bundle)
+        used, absent = _installed(bundle, device)
+        skipped = absent | skipped
     else:
-        used, skipped = _named(backends), {}
-    pairs = [Pair(candidate=c, backend=b) for c in wanted for b in used]
-    return Plan(pairs=tuple(pairs + _extra_reference(bundle, pairs)), skipped=skipped)
+        used = _given(backends)
+    pairs = [Pair(candidate=c, backend=b) for c in wanted for b in used if c.backend in (None, b.name)]
+    planned = {pair.candidate.name for pair in pairs}
+    alone = {c.name: f"it runs on {c.backend} alone" for c in wanted if c.name not in planned}
+    if not pairs:
+        names = " or ".join(backend.name for backend in used)
+        raise ConfigError(f"nothing is left to run on {names}: {_sentence(skipped | alone)}")
+    return Plan(pairs=tuple(pairs + _extra_reference(bundle, pairs)), skipped=skipped | alone)
 
 
-def _candidates(bundle: Bundle, names: Sequence[str] | None) -> list[Candidate]:
+def _possible(bundle: Bundle, device: Device) -> tuple[list[Candidate], dict[str, str]]:
+    """The candidates that the device can run, and why it cannot run the others."""
+    lacks = {c.name: _lack(c, device) for c in bundle.candidates}
+    possible = [c for c in bundle.candidates if lacks[c.name] is None]
+    return possible, {name: reason for name, reason in lacks.items() if reason is not None}
+
+
+def _named(bundle: Bundle, names: Sequence[str], device: Device) -> tuple[list[Candidate], dict[str, str]]:
     known = {candidate.name: candidate for candidate in bundle.candidates}
-    if names is None:
-        return list(known.values())
     for name in names:
         if name not in known:
             raise ConfigError(f"the bundle has no candidate {name!r}{did_you_mean(name, known)}")
+        reason = _lack(known[name], device)
+        if reason is not None:
+            raise ConfigError(f"candidate {name!r} cannot run here: {reason}")
     if not names:
         raise ConfigError(f"no candidate was asked for; known: {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names)]
+    return [known[name] for name in dict.fromkeys(names)], {}
 
 
-def _named(backends: Sequence[str | Backend]) -> list[Backend]:
+def _lack(candidate: Candidate, device: Device) -> str | None:
+    return None if candidate.needs is None else device.lacks(candidate.needs)
+
+
+def _sentence(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+
+
+def _given(backends: Iterable[str | Backend]) -> list[Backend]:
     found: list[Backend] = [BACKENDS.get(b)() if isinstance(b, str) else b for b in backends]
     used = list({backend.name: backend for backend in found}.values())
     if not used:
@@ -73,8 +101,8 @@ def _named(backends: Sequence[str | Backend]) -> list[Backend]:
     return used
 
 
-def _installed(bundle: Bundle) -> tuple[list[Backend], dict[str, str]]:
-    """Backends of the bundle's target that can be used here, and why the others cannot."""
+def _installed(bundle: Bundle, device: Device) -> tuple[list[Backend], dict[str, str]]:
+    """Backends of the bundle's target that are used here, and why the others are not."""
     target, known = bundle.target, BACKENDS.names()
     served = [BACKENDS.get(name)() for name in target.backends if name in known]
     if not served:
@@ -88,7 +116,13 @@ def _installed(bundle: Bundle) -> tuple[list[Backend], dict[str, str]]:
     if not usable:
         first = served[0]
         raise MissingDependencyError(f"target {target.name!r}", first.module, first.extra)
-    return usable, {name: reason for name, reason in reasons.items() if reason is not None}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    capped = [backend for backend in usable if backend.obeys_isa_cap]
+    if not capped or device.effective_isa == device.isa:
+        return usable, skipped
+    # The cap makes this CPU stand in for an older one; who ignores it would win with instructions that one lacks.
+    free = f"ONEDNN_MAX_CPU_ISA={device.isa_cap} does not hold it back, so that it cannot be compared"
+    return capped, skipped | {backend.name: free for backend in usable if backend not in capped}
 
 
 def _extra_reference(bundle: Bundle, pairs: Sequence[Pair]) -> list[Pair]:

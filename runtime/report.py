@@ -67,6 +67,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Candidates",
         _candidates(report["candidates"]),
         _notes(report),
+        "## Starting",
+        _starting(report["candidates"]),
         "## Gates",
         _gates(report),
         "## Before you trust it" if report["caveats"] else "",
@@ -125,7 +127,25 @@ def _notes(report: Mapping[str, Any]) -> str:
     against = f"Agreement and cosine are with {reference} on the same images. " if reference else ""
     accuracies = [row["accuracy"] for row in report["candidates"] if row["accuracy"] is not None]
     images = f"Accuracy is of {accuracies[0]['n']:,} images, ± one standard error. " if accuracies else ""
-    return f"{images}{against}Latency is of one image, without preprocessing; a dash was not measured."
+    batch = report["protocol"]["batch"]
+    run = "one image" if batch == 1 else f"a run of {batch} images"
+    return f"{images}{against}Latency is of {run}, without preprocessing; a dash was not measured."
+
+
+def _starting(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What compiling, loading and the first run of each candidate take."""
+    lines = [
+        (
+            row["name"],
+            row["backend"],
+            _number(row["compile_s"], 2) + (" (by an earlier run)" if row["compiled_before"] else ""),
+            _number(row["compile_first_ms"], 1),
+            _number(row["load_s"], 2),
+            _number(row["first_ms"], 1),
+        )
+        for row in rows
+    ]
+    return _table(("candidate", "backend", "compile s", "first run then, ms", "load s", "first run then, ms"), lines)
 
 
 def _gates(report: Mapping[str, Any]) -> str:

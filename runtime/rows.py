@@ -32,15 +32,24 @@ def report_row(trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float
         "reference_only": not trial.pair.timed,
         "disqualified": trial.disqualified,
         "compile_s": None if engine is None else engine.compile_s,
+        "compile_first_ms": None if engine is None else engine.compiled_first_ms,
         "compiled_before": None if engine is None else engine.cached,
+        "load_s": trial.load_s,
         "first_ms": trial.first_ms,
-        "latency": None if trial.latency is None else trial.latency.to_dict(),
+        "latency": _latency(trial),
         "speed": _speed(trial, trials),
         "golden": None if trial.golden is None else trial.golden.to_dict(),
         "accuracy": None if trial.accuracy is None else trial.accuracy.to_dict(),
         "gates": [_gate(result) for result in results],
         "passed": trial.latency is not None and all(result.passed for result in results),
     }
+
+
+def _latency(trial: Trial) -> dict[str, Any] | None:
+    """The latency, and its median in each round, by which two rows can be compared round by round."""
+    if trial.latency is None or trial.samples is None:
+        return None
+    return trial.latency.to_dict() | {"round_p50_ms": (trial.samples.round_medians() / 1e6).tolist()}
 
 
 def _gate(result: GateResult) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Trial:
     Attributes:
         disqualified: Why it dropped out; None while it is in.
         failed: True if the vendor library failed, rather than that its outputs were wrong.
+        load_s: Seconds that opening the compiled engine took.
         first_ms: Latency of the first run after loading, in milliseconds.
         outputs: float32 [N, K] on the evaluation images.
     """
@@ -38,6 +40,7 @@ class Trial:
     failed: bool = False
     engine: Engine | None = None
     session: Session | None = None
+    load_s: float | None = None
     first_ms: float | None = None
     golden: GoldenMatch | None = None
     outputs: Floats | None = None
@@ -52,7 +55,10 @@ class Trial:
         return f"{self.pair.candidate.name} on {self.pair.backend.name}"
 
     def infer(self, bundle: Bundle, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats | None:
-        """Outputs float32 [1, K]; None, and the trial drops out, if the vendor library fails."""
+        """Outputs float32 [B, K]; None, and the trial drops out, if the vendor library fails.
+
+        Outputs other than the main one, such as tokens, are ignored.
+        """
         assert self.session is not None
         try:
             outputs = self.session.run(inputs)
@@ -81,40 +87,49 @@ def still_in(trials: Sequence[Trial]) -> list[Trial]:
 
 def start(trial: Trial, bundle: Bundle, cache: Path, threads: int) -> None:
     """Compile, load, run once, and compare with the golden outputs before any other number is taken."""
-    backend, golden = trial.pair.backend, bundle.golden
+    backend = trial.pair.backend
     try:
         trial.engine = backend.compile(bundle, trial.pair.candidate, cache, threads)
+        started = time.perf_counter_ns()
         trial.session = backend.open(trial.engine)
+        trial.load_s = (time.perf_counter_ns() - started) / 1e9
     except DeviceError as error:
         trial.fail(error)
         return
     rows = []
-    for index in range(len(golden.inputs)):
+    for inputs, count in bundle.golden_batches():
         started = time.perf_counter_ns()
-        row = trial.infer(bundle, {bundle.input_name: golden.inputs[index : index + 1]})
-        if row is None:
+        outputs = trial.infer(bundle, inputs)
+        if outputs is None:
             return
-        if index == 0:
+        if trial.first_ms is None:
             trial.first_ms = (time.perf_counter_ns() - started) / 1e6
-        rows.append(row)
-    trial.golden = compare_golden(np.concatenate(rows), golden.outputs, trial.pair.candidate.precision)
+        rows.append(outputs[:count])
+    trial.golden = compare_golden(np.concatenate(rows), bundle.golden.outputs, trial.pair.candidate.precision)
     trial.disqualified = trial.golden.reason
 
 
 def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | None:
     """Run the evaluation images in order through the trials that are in; returns the reference used.
 
-    An image is decoded and prepared once, then given to every trial, so the memory needed does not grow with
+    A batch is decoded and prepared once, then given to every trial, so the memory needed does not grow with
     the number of images.
+
+    Args:
+        trials: Those that were started.
+        bundle: With evaluation images.
+        tick: Called after every image.
     """
     assert bundle.evaluation is not None
-    for data in bundle.evaluation.encoded():
-        inputs = bundle.arrays(bundle.preprocess.pixels(read_image(data)))
+    encoded = bundle.evaluation.encoded()
+    while part := list(itertools.islice(encoded, bundle.batch)):
+        inputs = bundle.arrays(np.stack([bundle.preprocess.pixels(read_image(data)) for data in part]))
         for trial in still_in(trials):
-            row = trial.infer(bundle, inputs)
-            if row is not None:
-                trial._rows.append(row)
-        tick()
+            outputs = trial.infer(bundle, inputs)
+            if outputs is not None:
+                trial._rows.append(outputs[: len(part)])
+        for _ in part:
+            tick()
     for trial in still_in(trials):
         trial.outputs = np.concatenate(trial._rows)
         if not np.isfinite(trial.outputs).all():
@@ -146,7 +161,7 @@ def time_together(
     Raises:
         DeviceError: A session that ran before fails now.
     """
-    inputs = {bundle.input_name: bundle.golden.inputs[:1]}
+    inputs, _ = next(bundle.golden_batches())
     timed = {trial.label: trial for trial in still_in(trials) if trial.pair.timed}
     calls = {label: _call(trial, inputs) for label, trial in timed.items()}
     for label, samples in measure_latency(calls, protocol, progress=progress).items():

@@ -5,8 +5,12 @@ A row is one entry of `report["candidates"]`.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from edgemim.runtime.latency import Ratio
+from edgemim.runtime.targets._base import PRECISIONS
 
 Row = Mapping[str, Any]
 
@@ -19,13 +23,13 @@ def label(row: Row) -> str:
 
 
 def choose(rows: Sequence[Row]) -> Row | None:
-    """The passing row with the smallest p50, but fp32 where nothing is clearly faster than it."""
-    passing = [row for row in rows if row["passed"]]
-    fastest = min(passing, key=lambda row: row["latency"]["p50_ms"], default=None)
-    if fastest is None or fastest["precision"] == "fp32" or fastest["speed"] is None:
-        return fastest
-    full = next((row for row in passing if label(row) == fastest["speed"]["versus"]), None)
-    return full if full is not None and _unclear(fastest["speed"]) else fastest
+    """The passing row with the smallest p50, but a more exact precision where it is not clearly faster than that."""
+    passing = sorted((row for row in rows if row["passed"]), key=lambda row: float(row["latency"]["p50_ms"]))
+    if not passing:
+        return None
+    fastest = passing[0]
+    exact = [row for row in sorted(passing, key=_exactness) if _exactness(row) < _exactness(fastest)]
+    return next((row for row in exact if _unclear(_ratio(fastest, row))), fastest)
 
 
 def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
@@ -44,19 +48,32 @@ def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
         return ship
     if rival["latency"] is None:
         return f"{label(rival)} is disqualified, {_trouble(rival)}: {ship}"
-    low = rival if chosen["precision"] == "fp32" else chosen
-    found = f"on this {processor}, {label(low)} is {_speed(low)} {low['speed']['versus']}"
+    low, high = (rival, chosen) if _exactness(rival) > _exactness(chosen) else (chosen, rival)
+    found = f"on this {processor}, {label(low)} is {_in_words(_ratio(low, high))} {label(high)}"
     if low is chosen:
         return f"{found}{_passes(low)}: {ship}"
     return f"{found}{'' if low['passed'] else f', and {_trouble(low)}'}: {ship}"
 
 
+def _exactness(row: Row) -> int:
+    """0 for fp32, more the less exact the precision is."""
+    return PRECISIONS.index(row["precision"])
+
+
 def _rival(rows: Sequence[Row], chosen: Row) -> Row | None:
-    """The fastest row on the other side of fp32, or else one that was disqualified there."""
-    other = [r for r in rows if (r["precision"] == "fp32") != (chosen["precision"] == "fp32") and not _spare(r)]
-    timed = [row for row in other if row["latency"] is not None and chosen["speed"] and row["speed"]]
-    fastest = min(timed, key=lambda row: row["latency"]["p50_ms"], default=None)
-    return fastest or next((row for row in other if row["latency"] is None), None)
+    """What the reader asks about beside the chosen row.
+
+    The fastest less exact one, which was expected to be faster; where there is none, the fastest more exact one;
+    where none was timed, one that was disqualified.
+    """
+    others = [row for row in rows if row["precision"] != chosen["precision"] and not _spare(row)]
+    less = [row for row in others if _exactness(row) > _exactness(chosen)]
+    more = [row for row in others if _exactness(row) < _exactness(chosen)]
+    for group in (less, more):
+        timed = [row for row in group if row["latency"] is not None]
+        if timed:
+            return min(timed, key=lambda row: float(row["latency"]["p50_ms"]))
+    return next((row for row in others if row["latency"] is None), None)
 
 
 def _spare(row: Row) -> bool:
@@ -64,17 +81,22 @@ def _spare(row: Row) -> bool:
     return bool(row["reference_only"])
 
 
-def _speed(row: Row) -> str:
-    speed = row["speed"]
-    ratio = speed["ratio"]
-    if _unclear(speed):
+def _ratio(row: Row, other: Row) -> Ratio:
+    """How many times as long `row` takes as `other`, round by round."""
+    pairs = zip(row["latency"]["round_p50_ms"], other["latency"]["round_p50_ms"], strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
+    return Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios))
+
+
+def _in_words(ratio: Ratio) -> str:
+    if _unclear(ratio):
         return "about as fast as"
-    return f"{ratio:.1f}x slower than" if ratio > 1 else f"{1 / ratio:.1f}x faster than"
+    return f"{ratio.median:.1f}x slower than" if ratio.median > 1 else f"{1 / ratio.median:.1f}x faster than"
 
 
-def _unclear(speed: Mapping[str, float]) -> bool:
+def _unclear(ratio: Ratio) -> bool:
     """Whether the difference is too small to notice, or not there in every round."""
-    return speed["low"] <= 1 <= speed["high"] or abs(speed["ratio"] - 1) < _NOTICEABLE
+    return ratio.low <= 1 <= ratio.high or abs(ratio.median - 1) < _NOTICEABLE
 
 
 def _passes(row: Row) -> str:

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import backbone_tables
 import method_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/methods.md")
+DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/backbones.md", "docs/methods.md")
 _PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -65,6 +66,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart-digits": quickstart_digits,
     "quickstart-runs": quickstart_runs,
     "data-cache": data_cache,
+    "backbones": lambda: backbone_tables.coverage(_read("backbones")),
     "methods-short": lambda: method_tables.short(_read(_CPU)),
     "methods-cifar10": methods_cifar10,
     "methods-cifar10-claims": lambda: method_tables.claims(_read(_CPU)),

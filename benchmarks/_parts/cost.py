@@ -28,7 +28,7 @@ from edgemim.training.settings import ContractSettings, RunSettings, TrainingSet
 from .cifar10 import CLASSES
 from .clock import Step, compared, time_in_turn
 from .comparison import Preset, Run, Stage
-from .machine import peak_memory_mib
+from .memory import peak_memory_mib
 
 FINETUNE = "fine-tuning"
 _STEPS_FOR_MEMORY = 5

@@ -49,17 +49,6 @@ def usable_cores() -> int:
     return describe_device().default_threads
 
 
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, in MiB.
-
-    From /proc, because `ru_maxrss` of a fresh process still holds the peak of the one that started it.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("this kernel does not tell the peak memory of a process")
-
-
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=_HERE, capture_output=True, text=True, check=False)

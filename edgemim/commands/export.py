@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark
+from edgemim.commands._ladder import climb_ladder, tell_ladder
+from edgemim.commands._output import emit, progress_bar, remark
+from edgemim.errors import EXIT_GATE_MISSED
 
 
 def export(
@@ -17,7 +20,12 @@ def export(
     target: Annotated[str, typer.Option("--target", help="edgemim list targets", metavar="NAME")],
     out: o.Out,
     precision: Annotated[
-        str, typer.Option("--precision", help="int8: fp32 and INT8 candidates; fp32: only that.", metavar="P")
+        str,
+        typer.Option(
+            "--precision",
+            help="int8: float and INT8 candidates; fp32: only that; auto: search on this machine and choose.",
+            metavar="P",
+        ),
     ] = "int8",
     calibration: Annotated[
         str | None,
@@ -34,11 +42,37 @@ def export(
     ] = None,
     evaluation_count: Annotated[int, typer.Option("--evaluation-count", min=1)] = 2000,
     gate: o.Gate = None,
+    max_drop: Annotated[
+        float,
+        typer.Option("--max-drop", help="auto: largest loss of top-1, a share; without labels the cosine decides."),
+    ] = 0.005,
+    minutes: Annotated[float, typer.Option("--minutes", help="auto: time for the search.", min=0.0)] = 20.0,
+    threads: Annotated[
+        int, typer.Option("--threads", help="auto: threads of one inference; 0: the physical cores.", min=0)
+    ] = 0,
+    input_: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="pixels: uint8 [B, H, W, 3], normalised in the graph; float: normalised float32 [B, 3, H, W].",
+            metavar="KIND",
+        ),
+    ] = "pixels",
+    output: Annotated[
+        str,
+        typer.Option("--output", help="head: logits or embedding; tokens: the patch tokens beside it.", metavar="KIND"),
+    ] = "head",
+    batch: Annotated[int, typer.Option("--batch", help="Images per run.", min=1)] = 1,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every flavour with the checkpoint, block by block.")
+    ] = False,
     seed: o.Seed = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
     """Export a checkpoint to ONNX, quantize it to INT8, and pack a bundle that the device can check.
+
+    With --precision auto candidates are measured on this machine; exit code 1 when none keeps the budget.
 
     Example: edgemim export runs/classifier --target x86 --calibration photos/ --gate top1.max_drop=0.01
     --out runs/bundle
@@ -56,16 +90,47 @@ def export(
         "evaluation": evaluation or "",
         "evaluation_count": evaluation_count,
         "gates": gates,
+        "max_drop": max_drop,
+        "minutes": minutes,
+        "threads": threads,
+        "input": input_,
+        "output": output,
+        "batch": batch,
         "seed": seed or 0,
     }
     from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
     from edgemim.runtime.targets import TARGETS
 
-    artifact = make_bundle(checkpoint, out, build(BundleSettings, values), say=remark, overwrite=overwrite)
-    emit({"bundle": str(out), **artifact.content}, as_json=json)
+    with progress_bar(f"export {checkpoint.name}") as progress:
+        settings = build(BundleSettings, values)
+        artifact = make_bundle(checkpoint, out, settings, say=remark, overwrite=overwrite, progress=progress)
+    ladder = climb_ladder(artifact, against=checkpoint) if verify else None
+    choice = artifact.content["choice"] or {}
+    shown = {"bundle": str(out), **artifact.content, **choice} if json or not choice else _in_words(out, choice)
+    emit({**shown, **({"ladder": ladder} if ladder and json else {})}, as_json=json)
+    if ladder:
+        tell_ladder(ladder, as_json=json)
     if TARGETS.get(target).builds_on_device:
         remark(
             f"the bundle holds ONNX; engines are built on the device: copy {out} there, run: edgemim check {out.name}"
         )
     else:
         remark(f"next: edgemim check {out}, here or on the device")
+    if choice:
+        remark(choice["verdict"])
+        if choice["chosen"] is None:
+            raise typer.Exit(EXIT_GATE_MISSED)
+
+
+def _in_words(out: Path, choice: Mapping[str, Any]) -> dict[str, str]:
+    """What a search came to, one candidate a line."""
+    lines = {"bundle": str(out), "tried": f"{choice['tried']} candidates"}
+    for row in choice["candidates"]:
+        score = "accuracy" if "accuracy" in row else "cosine"
+        facts = [] if row["p50_ms"] is None else [f"p50 {row['p50_ms']:.3g} ms", f"{score} {row[score]:.4f}"]
+        if row["disqualified"]:
+            facts.append(row["disqualified"])
+        elif not row["within_budget"]:
+            facts.append("outside the budget")
+        lines[f"{row['name']} on {row['backend']}"] = ", ".join(facts)
+    return lines

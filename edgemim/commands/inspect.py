@@ -7,21 +7,37 @@ from typing import Annotated
 
 import typer
 
+from edgemim.artifact import Artifact, load_artifact
 from edgemim.commands import _options as o
+from edgemim.commands._ladder import climb_ladder, tell_ladder
 from edgemim.commands._output import emit
+from edgemim.errors import ConfigError
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A checkpoint, onnx, bundle or report folder.")],
+    parity: Annotated[
+        bool,
+        typer.Option("--parity", help="Compare the flavours of an onnx artifact or a bundle, block by block."),
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="With --parity: the checkpoint that it came from.", metavar="CHECKPOINT"),
+    ] = None,
+    modules: Annotated[
+        bool,
+        typer.Option("--modules", help="With --parity: every module, not only those of the first block that departs."),
+    ] = False,
     json: o.Json = False,
 ) -> None:
     """Verify an artifact and show what it is, what it holds and where it came from.
 
-    Example: edgemim inspect runs/bundle --json
+    Example: edgemim inspect runs/bundle --parity --against runs/classifier
     """
-    from edgemim.artifact import load_artifact
-
+    if (against or modules) and not parity:
+        raise ConfigError("--against and --modules say how to compare; add --parity")
     artifact = load_artifact(path)
+    ladder = climb_ladder(artifact, against=against, every_module=modules) if parity else None
     if json:
         files = {name: {"sha256": r.sha256, "size": r.size} for name, r in artifact.files.items()}
         emit(
@@ -33,10 +49,17 @@ def inspect(
                 "files": files,
                 "content": artifact.content,
                 "provenance": artifact.provenance,
+                **({"ladder": ladder} if ladder else {}),
             },
             as_json=True,
         )
-        return
+    else:
+        _tell(artifact)
+    if ladder:
+        tell_ladder(ladder, as_json=json)
+
+
+def _tell(artifact: Artifact) -> None:
     shown = {"kind": artifact.kind, "fingerprint": artifact.fingerprint, "size_bytes": artifact.size}
     emit(shown | {f"content.{k}": v for k, v in artifact.content.items()}, as_json=False)
     emit(

@@ -16,7 +16,8 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="methods, maskings, losses, layouts, sources, quantizers, targets, backends, backbones or recipes."
+            help="methods, maskings, losses, layouts, sources, ranges, placements, quantizers, targets, backends, "
+            "backbones or recipes."
         ),
     ],
     filter_: Annotated[str | None, typer.Option("--filter", help="Shell pattern on the names.")] = None,

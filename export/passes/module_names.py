@@ -14,14 +14,14 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 MODULE_KEY = "edgemim.module"
-_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 
 def module_names(model: ir.Model) -> ir.Model:
     """Name the torch module of every node that can be traced to one."""
     nodes = list(model.graph)
     for node in nodes:
-        scopes = node.metadata_props.get(_SCOPES_KEY)
+        scopes = node.metadata_props.get(SCOPES_KEY)
         if MODULE_KEY not in node.metadata_props and scopes is not None:
             node.metadata_props[MODULE_KEY] = _module(scopes)
     for node in reversed(nodes):

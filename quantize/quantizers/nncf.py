@@ -6,8 +6,8 @@ correction, with NNCF's defaults.
 
 Needs: nncf; pip install 'edgemim[export]'
 
-Differs: activations get one scale per tensor, and unsigned ones are stored as int8; NNCF's default gives
-depthwise convolutions a scale per input channel, which ONNX Runtime and TensorRT refuse.
+Differs: activations get one scale per tensor, and unsigned ones are stored as int8 where the target has no uint8;
+NNCF's default gives depthwise convolutions a scale per input channel, which ONNX Runtime and TensorRT refuse.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ import onnx
 from edgemim.artifact import Artifact, refuse_existing
 from edgemim.errors import MissingDependencyError
 from edgemim.quantize.calibration import Calibration
-from edgemim.quantize.flavour import check_preprocess, read_fp32, write_flavour
+from edgemim.quantize.flavour import NewFlavour, check_preprocess, read_fp32, write_flavours
 from edgemim.quantize.graph import is_transformer, unshare_weights
 from edgemim.quantize.qdq import check_qdq, make_signed, name_modules
 from edgemim.quantize.quantizers import QUANTIZERS
 from edgemim.quantize.quantizers._base import Quantizer
+from edgemim.runtime.targets._base import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,12 @@ class NNCF(Quantizer):
 
     Attributes:
         fast_bias_correction: Correct biases by one statistic per layer; False runs the exact, slow algorithm.
-        signed_activations: Store activations as int8 even where they are never negative, which costs them
-            one bit. False leaves uint8, which OpenVINO and ONNX Runtime take and TensorRT clips.
     """
 
     fast_bias_correction: bool = True
-    signed_activations: bool = True
 
     def quantize(
-        self, artifact: Artifact, batches: Calibration, out: Path | str, *, overwrite: bool = False
+        self, artifact: Artifact, batches: Calibration, out: Path | str, *, target: Target, overwrite: bool = False
     ) -> Artifact:
         """See `Quantizer.quantize`."""
         refuse_existing(Path(out), overwrite=overwrite)
@@ -57,22 +55,18 @@ class NNCF(Quantizer):
         transformer = is_transformer(model)
         unshare_weights(model)
         quantized = self._run(model, batches, artifact.content["input"]["name"], transformer)
-        if self.signed_activations:
+        if "uint8" not in target.activation_dtypes:
             make_signed(quantized)
         name_modules(quantized, model)
-        facts = {
-            "settings": {**asdict(self), "model_type": "transformer" if transformer else None},
-            "nodes": check_qdq(quantized),
-        }
-        packages = ("nncf", "onnx", "onnxruntime", "numpy")
-        return write_flavour(
+        facts = {"nodes": check_qdq(quantized)}
+        return write_flavours(
             artifact,
             out,
-            quantized,
+            [NewFlavour(name="int8-nncf", model=quantized, base="fp32", facts=facts)],
             batches,
             quantizer="nncf",
-            facts=facts,
-            packages=packages,
+            settings={**asdict(self), "model_type": "transformer" if transformer else None},
+            packages=("nncf", "onnx", "onnxruntime", "numpy"),
             overwrite=overwrite,
         )
 

@@ -33,9 +33,12 @@ class Engine:
     Attributes:
         backend: Name of the backend that made it and can open it.
         file: What is opened: the verified ONNX file, or one in the cache.
-        options: Every setting given to the vendor library, as plain values for the report.
+        options: Every setting given to the vendor library, as plain values for the report; with the file they
+            are all that running it without edgemim takes.
         folder: Its place in the cache of engines; None if the backend needs none.
         compile_s: Seconds the compilation took, when it was done.
+        compiled_first_ms: Milliseconds of the first run right after it, for comparison with the first run of an
+            engine that was loaded; None if no such run was made.
         cached: True if it was compiled by an earlier run.
     """
 
@@ -45,6 +48,7 @@ class Engine:
     folder: Path | None
     compile_s: float
     cached: bool
+    compiled_first_ms: float | None = None
 
 
 class Session(ABC):
@@ -75,6 +79,7 @@ class Backend(ABC):
         distributions: Names under which the vendor package may be installed, the usual one first.
         extra: The extra of edgemim that installs it.
         processor: What it runs on, for sentences ("slower on this CPU").
+        obeys_isa_cap: Whether it keeps to ONEDNN_MAX_CPU_ISA (`edgemim.runtime.isa_cap`).
     """
 
     name: ClassVar[str]
@@ -82,10 +87,11 @@ class Backend(ABC):
     distributions: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
     processor: ClassVar[str]
+    obeys_isa_cap: ClassVar[bool] = False
 
     @abstractmethod
     def compile(self, bundle: Bundle, candidate: Candidate, cache: Path, threads: int) -> Engine:
-        """Compile one candidate for this device, or find it in the cache.
+        """Compile one candidate for this device, or find it in the cache; its `options` go over the backend's own.
 
         Args:
             bundle: The verified bundle.

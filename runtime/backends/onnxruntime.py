@@ -2,7 +2,17 @@
 
 The engine is the bundle's ONNX file itself, whose hash was checked; there is nothing to cache.
 
-Source: https://onnxruntime.ai/docs/api/python/api_summary.html
+A symmetric Q/DQ graph needs two settings to be fast and right on x86 (benchmarks/int8_onnxruntime.py). Newer
+releases turn MatMul and Add into Gemm before they look for Q/DQ, and have no integer Gemm with a float bias: the
+layer then runs in float, behind nodes that convert. Without that fusion it becomes MatMulIntegerToFloat, and
+ONNX Runtime itself turns int8 activations into the uint8 that its kernels take. And without VNNI those kernels
+add pairs of products in 16 bits, which saturate; at the price of some speed they need not.
+
+Of the engine's options, `provider` is the session's, the two numbers of threads are attributes of its options,
+and every other is an entry of their configuration.
+
+Source: https://onnxruntime.ai/docs/api/python/api_summary.html; MLAS (microsoft/onnxruntime,
+onnxruntime/core/mlas/lib/platform.cpp) for which kernel runs on which CPU
 
 Needs: onnxruntime; pip install 'edgemim[onnxruntime]'
 """
@@ -10,7 +20,7 @@ Needs: onnxruntime; pip install 'edgemim[onnxruntime]'
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,9 +38,13 @@ from edgemim.runtime.backends._base import (
     vendor_failures,
 )
 from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.device import cpu_identity
 
 _PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
+_ATTRIBUTES = ("intra_op_num_threads", "inter_op_num_threads")
+_KEEP_MATMUL = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
+_EXACT_PRODUCTS = {"session.x64quantprecision": "1"}
 
 
 class OnnxRuntimeBackend(Backend):
@@ -51,7 +65,13 @@ class OnnxRuntimeBackend(Backend):
     ) -> Engine:
         require(self)
         file = bundle.artifact.file(candidate.file)
-        options = {"provider": _PROVIDER, "intra_op_num_threads": threads, "inter_op_num_threads": 1}
+        options = {
+            "provider": _PROVIDER,
+            "intra_op_num_threads": threads,
+            "inter_op_num_threads": 1,
+            **(int8_settings(cpu_identity()["isa"]) if candidate.precision == "int8" else {}),
+            **candidate.options,
+        }
         started = time.perf_counter()
         # Loading is compiling here: a model that cannot be loaded is refused now, not while measuring.
         _load(file, options)
@@ -80,14 +100,22 @@ class OnnxRuntimeSession(Session):
         self._session = None
 
 
+def int8_settings(isa: Collection[str]) -> dict[str, str]:
+    """Entries of the session's configuration for a Q/DQ graph on a CPU with these of `device.ISA_FLAGS`."""
+    saturates = "avx2" in isa and not {"avx_vnni", "avx512_vnni"} & set(isa)
+    return _KEEP_MATMUL | (_EXACT_PRODUCTS if saturates else {})
+
+
 def _load(file: Path, options: Mapping[str, Any]) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
-    settings.intra_op_num_threads = options["intra_op_num_threads"]
-    settings.inter_op_num_threads = options["inter_op_num_threads"]
+    for name in _ATTRIBUTES:
+        setattr(settings, name, options[name])
+    for name in options.keys() - {"provider", *_ATTRIBUTES}:
+        settings.add_session_config_entry(name, str(options[name]))
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     with vendor_failures("onnxruntime", f"load {file.name}", *_failures()):
         session = onnxruntime.InferenceSession(str(file), settings, providers=[options["provider"]])

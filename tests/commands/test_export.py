@@ -25,6 +25,33 @@ def test_jetson_engines_are_built_on_the_device(cli: Any, story: SimpleNamespace
     assert not (tmp_path / "report").exists()
 
 
+def test_input_output_and_batch_are_what_was_asked_for(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
+    arguments = ["--target", "x86", "--precision", "fp32", "--evaluation-count", "3"]
+    kinds = ["--input", "float", "--output", "tokens", "--batch", "2"]
+    done = cli("export", story.classifier, *arguments, *kinds, "--out", tmp_path / "bundle", "--json")
+    assert done.code == 0, done.err
+    assert done.json["input"]["shape"] == [2, 3, 32, 32]
+    assert done.json["input"]["encoding"] == "normalised"
+    assert done.json["tokens"]["shape"] == [2, 16, 32]
+    checked = cli(
+        "check", tmp_path / "bundle", "--runs", "1", "--seconds", "0.01", "--out", tmp_path / "report", "--json"
+    )
+    assert checked.code == 0, checked.err
+    assert checked.json["protocol"]["batch"] == 2
+    assert {row["accuracy"]["n"] for row in checked.json["candidates"] if row["disqualified"] is None} == {3}
+
+
+def test_pixels_are_the_default(story: SimpleNamespace) -> None:
+    assert story.export_done.json["input"]["encoding"] == "pixels"
+    assert story.check_done.json["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": None}
+
+
+def test_an_unknown_kind_of_input_says_what_is_known(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
+    done = cli("export", story.classifier, "--target", "x86", "--input", "bgr", "--out", tmp_path / "bundle")
+    assert done.code == 2
+    assert "'input' must be one of 'pixels', 'float'; got 'bgr'" in done.err
+
+
 def test_a_backbone_without_a_head_gives_embeddings(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
     arguments = ["--target", "x86", "--precision", "fp32", "--evaluation-count", "5"]
     done = cli("export", story.student, *arguments, "--out", tmp_path / "bundle", "--json")

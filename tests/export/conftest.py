@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import torch
 
 from edgemim.artifact import Artifact, create_artifact, load_artifact
 from edgemim.preprocess import Preprocess
+
+# The list of backbones and NVIDIA's parser are parts of a benchmark: their folder comes onto the path as when it runs.
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 10}
 
@@ -74,6 +78,15 @@ def make_checkpoint(checkpoint_artifact: Artifact) -> Callable[..., TinyCheckpoi
 def pixels() -> np.ndarray:
     """Three golden images for the tiny ViT."""
     return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def exported_tokens(make_checkpoint, pixels, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The tiny ViT as an `onnx` artifact, exported once, with its tokens."""
+    from edgemim.export.onnx import export_checkpoint
+
+    folder = tmp_path_factory.mktemp("exports") / "tokens"
+    return export_checkpoint(make_checkpoint(), folder, pixels=pixels, output="tokens")
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
-"""Lowering on real backbones: the same numbers before and after, and every node traced to a module."""
+"""Real backbones: the graph computes what torch computes, and other engines take it.
+
+The default run lowers four tiny ones. The backbones of the table in docs/backbones.md are slow: each is exported once
+for all its tests.
+"""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -10,6 +14,9 @@ import onnx_ir as ir
 import pytest
 import timm
 import torch
+from _parts import nvidia
+from _parts.backbones import BACKBONES, Backbone, build, outputs
+from _parts.coverage import TOLERANCE, export, run_openvino
 
 from edgemim.export.parity import run_onnx
 from edgemim.export.passes import apply_passes
@@ -19,7 +26,7 @@ from edgemim.export.tracing import count_layer_norms, trace
 _WINDOWS = {"img_size": 64, "embed_dim": 32, "depths": (2, 1), "num_heads": (2, 4), "window_size": 4}
 _STAGES = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
 
-FAMILIES = [
+TINY = [
     (
         "vit_tiny_patch16_224",
         32,
@@ -29,31 +36,21 @@ FAMILIES = [
     ("convnextv2_atto", 64, _STAGES),
     ("resnet10t", 32, {}),
 ]
-SLOW_FAMILIES = [
-    (
-        "beit_base_patch16_224",
-        32,
-        {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 64, "num_heads": 2},
-    ),
-    ("caformer_s18", 64, {}),
-    ("convnext_atto", 64, _STAGES),
-    ("efficientnet_lite0", 64, {}),
-    ("efficientvit_b0", 64, {}),
-    # Its rotary table is a Split of a constant, which the exporter leaves in the graph.
-    ("eva02_tiny_patch14_224", 28, {"img_size": 28, "depth": 1, "embed_dim": 32, "num_heads": 2}),
-    ("hiera_tiny_224", 224, {}),
-    ("maxvit_rmlp_pico_rw_256", 64, {"img_size": 64}),
-    ("mobilenetv4_conv_small_050", 64, {}),
-    ("mobilenetv4_hybrid_medium", 64, {}),
-    ("swinv2_tiny_window8_256", 64, _WINDOWS),
-    # It fills a cache of attention biases at its first run.
-    ("tiny_vit_5m_224", 224, {}),
-    ("vit_small_patch14_reg4_dinov2", 28, {"img_size": 28, "depth": 2, "embed_dim": 64, "num_heads": 2}),
-    ("vit_small_patch16_dinov3", 32, {"img_size": 32, "depth": 2, "embed_dim": 64, "num_heads": 2}),
-]
 
 
-def _traced(name, size, arguments):
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A backbone, what torch computes, and its graph."""
+
+    model: torch.nn.Module
+    images: np.ndarray
+    expected: np.ndarray
+    graph: ir.Model
+    fp32: bytes
+    fp16: bytes
+
+
+def _tiny(name: str, size: int, arguments: dict[str, object]) -> torch.nn.Module:
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=10, **arguments).eval()
     with torch.no_grad():
@@ -61,36 +58,84 @@ def _traced(name, size, arguments):
             # Some heads start at zero, and give nothing to compare.
             if not parameter.any():
                 parameter.normal_(std=0.1)
+    return model
+
+
+@pytest.mark.parametrize(("name", "size", "arguments"), TINY, ids=lambda value: str(value)[:20])
+def test_lowering_keeps_the_numbers(name, size, arguments):
+    model = _tiny(name, size, arguments)
     images = torch.zeros(1, 3, size, size)
     norms = count_layer_norms(model, images)
-    program = trace(model, images, input_name="images", output_name="logits")
-    return SimpleNamespace(model=model, graph=program, norms=norms, size=size)
-
-
-def _check(traced):
-    images = np.random.default_rng(0).standard_normal((2, 3, traced.size, traced.size)).astype(np.float32)
-    before = ir.to_proto(traced.graph).SerializeToString()
-    lowered = apply_passes(traced.graph)
-    check_structure(lowered, traced.norms)
+    graph = trace(model, images, input_name="images", output_name="logits")
+    inputs = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    before = run_onnx(ir.to_proto(graph).SerializeToString(), inputs)
+    assert np.ptp(before) > 0, "constant outputs would make the comparison empty"
+    lowered = apply_passes(graph)
+    check_structure(lowered, norms)
     after = ir.to_proto(lowered)
     onnx.checker.check_model(after, full_check=True)
-    for node in lowered.graph:
-        traced.model.get_submodule(node.metadata_props["edgemim.module"])
-        # Everything that does not depend on the image is computed beforehand.
-        assert any(value is not None and value.const_value is None for value in node.inputs), node.name
-    expected = run_onnx(before, images)
-    assert np.isfinite(expected).all()
-    assert np.ptp(expected) > 0, "constant outputs would make the comparison empty"
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(run_onnx(after.SerializeToString(), images), expected, atol=1e-5 * max(1, scale))
+    _check_nodes(lowered, model)
+    scale = max(1, np.abs(before).max())
+    np.testing.assert_allclose(run_onnx(after.SerializeToString(), inputs), before, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize(("name", "size", "arguments"), FAMILIES, ids=lambda value: str(value)[:20])
-def test_lowering_keeps_the_numbers(name, size, arguments):
-    _check(_traced(name, size, arguments))
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("flavour", ["fp32", "fp16"])
+@pytest.mark.parametrize(("name", "size", "arguments"), TINY[:2], ids=lambda value: str(value)[:20])
+def test_nvidia_parses_and_builds_tiny_ones(name, size, arguments, flavour):
+    pytest.importorskip("tensorrt_rtx")
+    done = export(_tiny(name, size, arguments), torch.randn(1, 3, size, size))
+    verdict = nvidia.judge(getattr(done, flavour))
+    assert verdict.built, verdict.reason
+
+
+@pytest.fixture(scope="module", params=BACKBONES, ids=lambda backbone: backbone.name)
+def exported(request: pytest.FixtureRequest) -> Exported:
+    """One of the backbones of the table; those of one backbone's tests come one after another."""
+    backbone: Backbone = request.param
+    model, images = build(backbone)
+    done = export(model, images)
+    return Exported(
+        model=model,
+        images=images.numpy(),
+        expected=outputs(model, images).numpy(),
+        graph=done.graph,
+        fp32=done.fp32,
+        fp16=done.fp16,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "size", "arguments"), SLOW_FAMILIES, ids=lambda value: str(value)[:20])
-def test_lowering_keeps_the_numbers_of_more_families(name, size, arguments):
-    _check(_traced(name, size, arguments))
+def test_the_graph_computes_what_torch_computes(exported):
+    # What the tolerance is relative to: outputs differ between images, and the largest is 1.
+    assert np.abs(exported.expected).max() == pytest.approx(1, abs=1e-3)
+    assert exported.expected.std(axis=0).min() > 0.05
+    np.testing.assert_allclose(run_onnx(exported.fp32, exported.images), exported.expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_every_node_has_a_module_and_depends_on_the_image(exported):
+    onnx.checker.check_model(exported.fp32, full_check=True)
+    _check_nodes(exported.graph, exported.model)
+
+
+@pytest.mark.slow
+def test_openvino_runs_it(exported):
+    pytest.importorskip("openvino")
+    np.testing.assert_allclose(run_openvino(exported.fp32, exported.images), exported.expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("flavour", ["fp32", "fp16"])
+def test_nvidia_parses_and_builds_it(exported, flavour):
+    pytest.importorskip("tensorrt_rtx")
+    verdict = nvidia.judge(getattr(exported, flavour))
+    assert verdict.built, verdict.reason
+
+
+def _check_nodes(graph: ir.Model, model: torch.nn.Module) -> None:
+    for node in graph.graph:
+        model.get_submodule(node.metadata_props["edgemim.module"])
+        # Everything that does not depend on the image is computed beforehand.
+        assert any(value is not None and value.const_value is None for value in node.inputs), node.name

@@ -40,6 +40,7 @@ def test_the_manifest_says_what_the_model_takes_and_gives(exported):
         "encoding": "normalised",
     }
     assert content["output"] == {"name": "logits", "shape": [1, 10]}
+    assert content["tokens"] is None
     assert content["flavours"] == [{"name": "fp32", "precision": "fp32", "opset": 17, "file": "fp32.onnx"}]
     assert content["calibration"] is None
     assert content["golden"]["count"] == 3
@@ -51,7 +52,7 @@ def test_the_provenance_of_the_checkpoint_travels_on(exported):
     assert stages == ["finetune", "export"]
     export = artifact.provenance[-1]
     assert export["checkpoint"] == checkpoint.artifact.fingerprint
-    assert export["settings"] == {"batch_size": 1, "opset": 17, "flavours": ["fp32"]}
+    assert export["settings"] == {"batch_size": 1, "output": "head", "opset": 17, "flavours": ["fp32"]}
     assert export["versions"]["torch"] == torch.__version__.split("+")[0]
     assert set(export["versions"]) >= {"python", "timm", "onnx", "onnxruntime"}
 
@@ -151,6 +152,30 @@ def test_a_backbone_without_a_head_gives_an_embedding_for_any_batch(make_checkpo
     assert artifact.content["input"]["shape"] == [2, 3, 32, 32]
     assert np.load(artifact.file("golden/outputs.npy")).shape == (3, 32)
     assert capfd.readouterr() == ("", "")
+
+
+def test_tokens_are_a_second_output_with_golden_values_of_their_own(exported, exported_tokens):
+    checkpoint, plain = exported
+    artifact = exported_tokens
+    assert artifact.content["output"] == {"name": "logits", "shape": [1, 10]}
+    assert artifact.content["tokens"] == {"name": "tokens", "shape": [1, 16, 64]}
+    inputs, outputs, tokens = (np.load(artifact.file(f"golden/{n}.npy")) for n in ("inputs", "outputs", "tokens"))
+    with torch.no_grad():
+        expected = checkpoint.model.forward_features(torch.from_numpy(inputs))[:, 1:].numpy()
+    np.testing.assert_allclose(tokens, expected, atol=1e-5)
+    np.testing.assert_allclose(run_onnx(artifact.file("fp32.onnx"), inputs, output="tokens"), expected, atol=1e-4)
+    np.testing.assert_array_equal(outputs, np.load(plain.file("golden/outputs.npy")))
+    for name in ("torch_vs_onnxruntime", "tokens_torch_vs_onnxruntime"):
+        assert artifact.content["parity"][name]["max_abs"] <= artifact.content["parity"][name]["tolerance"]
+
+
+def test_tokens_change_neither_names_nor_weights(exported, exported_tokens):
+    plain, wide = (onnx.load(artifact.file("fp32.onnx")).graph for artifact in (exported[1], exported_tokens))
+    assert [tensor.name for tensor in plain.initializer if "val_" not in tensor.name] == [
+        tensor.name for tensor in wide.initializer if "val_" not in tensor.name
+    ]
+    modules = [[(node.op_type, node.metadata_props[0].value) for node in graph.node] for graph in (plain, wide)]
+    assert modules[1][: len(modules[0])] == modules[0]
 
 
 @pytest.mark.parametrize(

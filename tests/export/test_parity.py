@@ -63,6 +63,31 @@ def test_a_value_that_is_not_a_number_fails(images):
         check_parity(_doubling(), images, expected)
 
 
+_TWO_OUTPUTS = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3, 2, 2] images) => (float[2, 3] out, float[2, 3, 4] tokens)
+    { out = ReduceMean <axes = [2, 3], keepdims = 0> (images)  tokens = Reshape (images, shape) }
+"""
+
+
+def _two_outputs() -> bytes:
+    model = onnx.parser.parse_model(_TWO_OUTPUTS)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3, 4]), "shape"))
+    return model.SerializeToString()
+
+
+def test_the_first_output_is_the_default_and_others_have_names(images):
+    np.testing.assert_allclose(run_onnx(_two_outputs(), images), images.mean((2, 3)), atol=1e-6)
+    np.testing.assert_array_equal(run_onnx(_two_outputs(), images, output="tokens"), images.reshape(5, 3, 4))
+
+
+def test_a_difference_of_tokens_names_the_place_in_full(images):
+    expected = images.reshape(5, 3, 4).copy()
+    expected[4, 2, 1] = 7
+    with pytest.raises(EdgemimError, match=r"1 of 60 outputs over it; at golden image 4, output 2, 1: .* torch 7$"):
+        check_parity(_two_outputs(), images, expected, output="tokens")
+
+
 def test_another_shape_fails(images):
     with pytest.raises(EdgemimError, match=r"shape \(5, 3\), torch \(5, 4\)"):
         check_parity(_doubling(), images, np.zeros((5, 4), dtype=np.float32))

@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "recipes": ("", ""),
     "pipeline": (
         "foundation data runtime quantize models export masking losses methods training recipes",
-        "numpy PIL torch torchvision timm lightning",
+        "numpy PIL torch torchvision timm lightning matplotlib",
     ),
     "cli": (
         "foundation data runtime quantize models export masking losses methods training recipes pipeline",

@@ -26,6 +26,7 @@ SECTIONS = {
     "edgemim.losses": "source",
     "edgemim.models.layouts": "source",
     "edgemim.quantize.placement": "source",
+    "edgemim.quantize.ranges": "source",
     "edgemim.quantize.quantizers": "needs",
     "edgemim.data.sources": "needs",
     "edgemim.runtime.backends": "needs",

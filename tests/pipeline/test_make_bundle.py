@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgemim.artifact import Artifact, load_artifact
@@ -17,6 +18,9 @@ from edgemim.data.images import Images
 from edgemim.data.open import open_splits
 from edgemim.errors import ConfigError, DataError, OutputError
 from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
+from edgemim.preprocess import read_image
+from edgemim.runtime.bundle import load_bundle
+from edgemim.runtime.check import check_bundle
 
 SEED = 5  # of the classifier's run
 
@@ -73,12 +77,58 @@ def test_the_user_hears_that_the_calibration_images_are_few(made: tuple[Artifact
 def test_gates_and_candidates_land_in_the_bundle(made: tuple[Artifact, list[str]]) -> None:
     content = load_artifact(made[0].path, "bundle").content
     assert content["gates"] == {"top1.max_drop": 0.02, "p99_ms": 50.0}
-    assert [c["name"] for c in content["candidates"]] == ["fp32", "int8-nncf"]
+    assert [c["name"] for c in content["candidates"]] == ["fp32", "bf16", "int8-nncf", "int8-nncf-bf16"]
     assert content["class_names"] == ["columns", "rows"]
 
 
 def test_every_stage_is_in_the_provenance(made: tuple[Artifact, list[str]]) -> None:
-    assert [r["stage"] for r in made[0].provenance] == ["finetune", "export", "quantize", "bundle"]
+    assert [r["stage"] for r in made[0].provenance] == ["finetune", "export", "quantize", "pixels", "bundle"]
+
+
+def test_the_graphs_take_pixels_and_the_quantizer_never_saw_them(made: tuple[Artifact, list[str]]) -> None:
+    artifact, _ = made
+    assert artifact.content["input"] == {
+        "name": "pixels",
+        "dtype": "uint8",
+        "layout": "NHWC",
+        "shape": [1, 32, 32, 3],
+        "encoding": "pixels",
+    }
+    for flavour in artifact.content["flavours"]:
+        (source,) = onnx.load(artifact.file(flavour["file"])).graph.input
+        assert (source.name, source.type.tensor_type.elem_type) == ("pixels", onnx.TensorProto.UINT8)
+
+
+def test_golden_images_travel_as_files_and_as_what_the_contract_makes_of_them(
+    made: tuple[Artifact, list[str]], classes: Path
+) -> None:
+    loaded = load_bundle(made[0].path)
+    assert loaded.golden.images is not None
+    files = list(loaded.golden.images.encoded())
+    train = hashes(open_splits(str(classes), seed=SEED).train)
+    assert [hashlib.sha256(data).hexdigest() for data in files] == [train[i * len(train) // 8] for i in range(8)]
+    for data, pixels in zip(files, loaded.golden.pixels, strict=True):
+        np.testing.assert_array_equal(loaded.preprocess.pixels(read_image(data)), pixels)
+
+
+def test_float_leaves_the_graphs_as_they_were(classifier: Path, tmp_path: Path) -> None:
+    artifact = bundle(classifier, tmp_path / "bundle", precision="fp32", evaluation="none", input="float")
+    assert artifact.content["input"]["encoding"] == "normalised"
+    assert artifact.content["input"]["shape"] == [1, 3, 32, 32]
+    assert [r["stage"] for r in artifact.provenance] == ["finetune", "export", "bundle"]
+
+
+def test_int8_in_batches_passes_the_check_of_its_golden_images(classifier: Path, tmp_path: Path) -> None:
+    artifact = bundle(classifier, tmp_path / "bundle", batch=3, output="tokens")
+    assert artifact.content["input"]["shape"] == [3, 32, 32, 3]
+    assert artifact.content["tokens"] == {"name": "tokens", "shape": [3, 16, 32]}
+    report = check_bundle(artifact.path, tmp_path / "report", backends=["onnxruntime"], threads=1, runs=1, seconds=0)
+    rows = [row for row in report["candidates"] if row["backend"] == "onnxruntime"]
+    assert {row["precision"] for row in rows} >= {"fp32", "int8"}
+    assert [row["disqualified"] for row in rows] == [None] * len(rows)
+    assert rows[0]["accuracy"]["n"] == 4
+    assert report["protocol"]["batch"] == 3
+    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": None}
 
 
 def test_no_scratch_folder_is_left(made: tuple[Artifact, list[str]]) -> None:
@@ -141,6 +191,9 @@ def test_images_of_other_classes_are_refused(
         ({"gates": {"p99": 1.0}}, "unknown gate 'p99'"),
         ({"quantizer": "nnfc"}, "unknown quantizer 'nnfc'; did you mean 'nncf'"),
         ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8'; got 'int4'"),
+        ({"input": "bgr"}, "'input' must be one of 'pixels', 'float'; got 'bgr'"),
+        ({"output": "all"}, "'output' must be one of 'head', 'tokens'; got 'all'"),
+        ({"batch": 0}, "batch must be at least 1; got 0"),
     ],
 )
 def test_an_unknown_name_leaves_nothing(

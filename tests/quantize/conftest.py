@@ -105,7 +105,8 @@ def build_attention() -> onnx.ModelProto:
     for node in model.graph.node:
         node.name = f"node_{node.output[0]}"
         node.metadata_props.add(key="edgemim.module", value=_MODULES.get(node.output[0], ""))
-    return model
+    # Export gives every value its shape.
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
 def write_onnx_artifact(folder: Path, model: onnx.ModelProto, *, preprocess: Preprocess = PREPROCESS) -> Artifact:
@@ -126,8 +127,16 @@ def write_onnx_artifact(folder: Path, model: onnx.ModelProto, *, preprocess: Pre
         draft.content = {
             "architecture": "handmade",
             "num_classes": outputs.shape[1],
+            "class_names": None,
+            "parameters": 0,
             "preprocess": preprocess.to_dict(),
-            "input": {"name": model.graph.input[0].name, "shape": shape},
+            "input": {
+                "name": model.graph.input[0].name,
+                "dtype": "float32",
+                "layout": "NCHW",
+                "shape": shape,
+                "encoding": "normalised",
+            },
             "output": {"name": model.graph.output[0].name, "shape": [1, outputs.shape[1]]},
             "flavours": [{"name": "fp32", "precision": "fp32", "opset": 17, "file": "fp32.onnx"}],
             "golden": {name: f"golden/{name}.npy" for name in ("inputs", "pixels", "outputs")} | {"count": 4},

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgemim.errors import ConfigError, DataError
+from edgemim.preprocess import Preprocess, read_image
 from edgemim.quantize.calibration import choose_calibration
 
 
@@ -98,3 +102,70 @@ def test_no_image_at_all_is_an_error(noise_images, preprocess):
 def test_a_count_below_one_is_an_error(noise_images, preprocess):
     with pytest.raises(ConfigError, match="at least 1; got 0"):
         choose_calibration(noise_images(3), preprocess, count=0)
+
+
+class Pictures:
+    """Grey images of given sizes (width, height), as JPEG with an EXIF orientation where one is given."""
+
+    def __init__(self, *sizes, orientation=None):
+        self.files = [jpeg(size, orientation) for size in sizes]
+
+    def __len__(self):
+        return len(self.files)
+
+    def encoded(self, index, /):
+        return self.files[index]
+
+    def image(self, index, /):
+        return read_image(self.files[index])
+
+
+def jpeg(size, orientation):
+    stream, exif = io.BytesIO(), Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.new("RGB", size, (90, 90, 90)).save(stream, format="JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def notes_on(pictures, size):
+    calibration = choose_calibration(pictures, Preprocess(size=size, crop_ratio=1.0))
+    return [note for note in calibration.notes if "smaller" in note]
+
+
+def test_images_smaller_than_the_input_are_counted():
+    (note,) = notes_on(Pictures((32, 32), (31, 400), (400, 31), (500, 500), (8, 8)), (32, 32))
+    assert "3 of 5 calibration images are smaller than the input of 32 x 32 pixels" in note
+    assert notes_on(Pictures((32, 32), (500, 40)), (32, 32)) == []
+
+
+@pytest.mark.parametrize(("orientation", "upright"), [(None, True), (1, True), (3, True), (6, False), (8, False)])
+def test_the_size_is_that_of_the_upright_image(orientation, upright):
+    # 40 wide and 20 high as stored; the input is wide in one case and tall in the other.
+    pictures = Pictures((40, 20), orientation=orientation)
+    wide, tall = notes_on(pictures, (20, 40)), notes_on(pictures, (40, 20))
+    assert (wide == [], tall == []) == (upright, not upright)
+
+
+def test_a_file_that_is_no_image_is_left_to_the_decoder(preprocess):
+    pictures = Pictures((40, 40))
+    pictures.files.append(b"no image")
+    calibration = choose_calibration(pictures, preprocess)
+    with pytest.raises(DataError, match="not an image that can be read"):
+        list(calibration)
+
+
+def test_a_position_gives_the_pixels_that_the_batches_are_made_of(noise_images, preprocess):
+    calibration = choose_calibration(noise_images(9), preprocess, count=4)
+    for position, batch in enumerate(calibration):
+        pixels = calibration.pixels(position)
+        assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
+        np.testing.assert_array_equal(preprocess.normalise(pixels[None]), batch)
+
+
+def test_the_hashes_follow_the_order(noise_images, preprocess):
+    images = noise_images(9)
+    calibration = choose_calibration(images, preprocess, count=4)
+    backwards = replace(calibration, indices=calibration.indices[::-1])
+    assert backwards.hashes == calibration.hashes[::-1]
+    assert calibration.hashes[0] == hashlib.sha256(images.encoded(calibration.indices[0])).hexdigest()

@@ -12,7 +12,7 @@ from edgemim.artifact import create_artifact, load_artifact
 from edgemim.errors import ArtifactError, ConfigError, EdgemimError
 from edgemim.preprocess import Preprocess
 from edgemim.quantize.calibration import choose_calibration
-from edgemim.quantize.flavour import check_preprocess, read_fp32, write_flavour
+from edgemim.quantize.flavour import NewFlavour, check_preprocess, float_flavours, read_fp32, write_flavours
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def calibration(noise_images, preprocess):
     return choose_calibration(noise_images(10), preprocess, count=4, seed=3)
 
 
-def _write(artifact, out, model, calibration, overwrite=False):
-    facts = {"settings": {"a": 1}, "nodes": {}}
-    return write_flavour(
+def _write(artifact, out, model, calibration, overwrite=False, name="int8-same", measured=None):
+    return write_flavours(
         artifact,
         out,
-        model,
+        [NewFlavour(name=name, model=model, base="fp32", facts={"nodes": {}})],
         calibration,
         quantizer="same",
-        facts=facts,
+        settings={"a": 1},
         packages=("onnx",),
+        measured=measured,
         overwrite=overwrite,
     )
 
@@ -48,6 +48,7 @@ def test_the_new_artifact_has_everything_of_the_old_one_and_the_flavour(attentio
         "precision": "int8",
         "opset": 17,
         "file": "int8-same.onnx",
+        "base": "fp32",
         "quantizer": "same",
         "settings": {"a": 1},
         "nodes": {},
@@ -73,6 +74,16 @@ def test_a_flavour_of_the_same_name_is_replaced_in_place(attention_artifact, cal
     second = _write(first, out, read_fp32(first), calibration, overwrite=True)
     assert [flavour["name"] for flavour in second.content["flavours"]] == ["fp32", "int8-same"]
     assert load_artifact(out, "onnx").fingerprint == first.fingerprint
+
+
+def test_a_second_quantizer_adds_to_what_the_first_one_wrote(attention_artifact, calibration, tmp_path):
+    model = read_fp32(attention_artifact)
+    first = _write(attention_artifact, tmp_path / "one", model, calibration, name="int8-a", measured={"x:input": 1})
+    second = _write(first, tmp_path / "two", model, calibration, name="int8-b", measured={"y:input": 2})
+    assert [flavour["name"] for flavour in second.content["flavours"]] == ["fp32", "int8-a", "int8-b"]
+    assert float_flavours(second) == ["fp32"]
+    record = json.loads(second.file("calibration.json").read_text())
+    assert record["measured"] == {"x:input": 1, "y:input": 2}
 
 
 def test_values_that_are_not_finite_are_never_written(attention_artifact, calibration, tmp_path):

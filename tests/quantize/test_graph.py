@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from edgemim.quantize.graph import is_transformer, unshare_weights
 
@@ -51,9 +52,8 @@ def test_layers_that_share_a_tensor_get_copies_and_compute_the_same():
         g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1,2,3,4}, float[2] b = {5,6}>
         { h = Gemm (x, w, b)  a = Add (h, b)  y = Gemm (a, w, b) }
     """)
-    run = onnx.reference.ReferenceEvaluator
     x = np.float32([[1, -1]])
-    before = run(model).run(None, {"x": x})[0]
+    before = ReferenceEvaluator(model).run(None, {"x": x})[0]
     unshare_weights(model)
     users: dict[str, int] = {}
     for node in model.graph.node:
@@ -62,7 +62,7 @@ def test_layers_that_share_a_tensor_get_copies_and_compute_the_same():
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert all(users[name] == 1 for name in tensors)
     assert sorted(tensor.tolist() for tensor in tensors.values() if tensor.ndim == 1) == [[5, 6]] * 3
-    np.testing.assert_array_equal(run(model).run(None, {"x": x})[0], before)
+    np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, {"x": x})[0], before)
 
 
 def test_weights_of_one_layer_only_stay_as_they_are(attention_model):

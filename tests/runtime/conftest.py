@@ -38,21 +38,25 @@ class FakeSession(Session):
         if self.fault == "run":
             raise DeviceError("fake cannot run the model: out of memory")
         until = time.perf_counter() + self.slower_s
-        logits = inputs["images"].reshape(1, -1) @ self.weights
+        images = CONTRACT.normalise(inputs["pixels"]) if "pixels" in inputs else inputs["images"]
+        logits = images.reshape(len(images), -1) @ self.weights
         while time.perf_counter() < until:
             pass
         if self.fault == "wrong":
             logits = -logits
         if self.fault == "nan":
             logits = logits * np.float32(np.nan)
-        return {"scores" if self.fault == "name" else "logits": logits}
+        return {"scores" if self.fault == "name" else "logits": logits, "tokens": images}
 
     def close(self) -> None:
         self.closed = True
 
 
 class FakeBackend(Backend):
-    """Runs a file that holds a float32 matrix [3 H W, K] in npy format; one fault per candidate name."""
+    """Runs a file that holds a float32 matrix [3 H W, K] in npy format; one fault per candidate name.
+
+    Takes either encoding and any batch; gives a second output that nobody asked for.
+    """
 
     name: ClassVar[str] = "fake"
     module: ClassVar[str] = "numpy"
@@ -101,21 +105,23 @@ def _images(count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def _content(flavours: list[dict[str, Any]]) -> dict[str, Any]:
+def _input(encoding: str, batch: int) -> dict[str, Any]:
+    if encoding == "pixels":
+        shape = [batch, SIZE, SIZE, 3]
+        return {"name": "pixels", "dtype": "uint8", "layout": "NHWC", "shape": shape, "encoding": "pixels"}
+    shape = [batch, 3, SIZE, SIZE]
+    return {"name": "images", "dtype": "float32", "layout": "NCHW", "shape": shape, "encoding": "normalised"}
+
+
+def _content(flavours: list[dict[str, Any]], encoding: str, batch: int) -> dict[str, Any]:
     return {
         "architecture": "linear",
         "num_classes": CLASSES,
         "class_names": [f"class {i}" for i in range(CLASSES)],
         "parameters": 3 * SIZE * SIZE * CLASSES,
         "preprocess": CONTRACT.to_dict(),
-        "input": {
-            "name": "images",
-            "dtype": "float32",
-            "layout": "NCHW",
-            "shape": [1, 3, SIZE, SIZE],
-            "encoding": "normalised",
-        },
-        "output": {"name": "logits", "shape": [1, CLASSES]},
+        "input": _input(encoding, batch),
+        "output": {"name": "logits", "shape": [batch, CLASSES]},
         "flavours": flavours,
         "golden": {
             "inputs": "golden/inputs.npy",
@@ -128,11 +134,19 @@ def _content(flavours: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _golden_pixels() -> np.ndarray:
+    return _images(GOLDEN, seed=2)
+
+
 def _write_onnx(
-    out: Path, encode: Callable[[np.ndarray], bytes] = as_npy, change: Callable[[dict], None] | None = None
+    out: Path,
+    encode: Callable[[np.ndarray], bytes] = as_npy,
+    change: Callable[[dict], None] | None = None,
+    encoding: str = "normalised",
+    batch: int = 1,
 ) -> Artifact:
     weights = _weights()
-    pixels = _images(GOLDEN, seed=2)
+    pixels = _golden_pixels()
     inputs = CONTRACT.normalise(pixels)
     flavours = [{"name": name, "precision": name[:4], "opset": 17, "file": f"{name}.onnx"} for name in weights]
     with create_artifact(out, "onnx") as draft:
@@ -145,7 +159,7 @@ def _write_onnx(
         }
         for name, array in golden.items():
             np.save(draft.path(f"golden/{name}.npy"), array)
-        draft.content = _content(flavours)
+        draft.content = _content(flavours, encoding, batch)
         if change is not None:
             change(draft.content)
         draft.record("export", opset=17)
@@ -161,7 +175,7 @@ def _labelled(count: int) -> Iterator[tuple[bytes, int]]:
 
 @pytest.fixture
 def world(tmp_path: Path) -> SimpleNamespace:
-    """Factories: `onnx(change=, encode=)`, `bundle(...)`, `labelled(n)`, `Fake(faults=, slower_s=)`."""
+    """Factories: `onnx(change=, encode=, encoding=, batch=)`, `bundle(...)`, `labelled(n)`, `Fake(faults=)`."""
 
     def onnx(name: str = "onnx", **options: Any) -> Artifact:
         return _write_onnx(tmp_path / name, **options)
@@ -172,12 +186,15 @@ def world(tmp_path: Path) -> SimpleNamespace:
         target: str = "x86",
         gates: Mapping[str, float] | None = None,
         evaluation: Any = "labelled",
+        golden: list[bytes] | str | None = "golden",
         **options: Any,
     ) -> Path:
         images = _labelled(20) if evaluation == "labelled" else evaluation
+        files = [as_png(pixels) for pixels in _golden_pixels()] if golden == "golden" else golden
         artifact = onnx(f"{name}-onnx", **options)
         chosen = TARGETS.get(target)
-        return write_bundle(artifact, tmp_path / name, target=chosen, gates=gates, evaluation=images).path
+        out = tmp_path / name
+        return write_bundle(artifact, out, target=chosen, golden=files, gates=gates, evaluation=images).path
 
     return SimpleNamespace(
         onnx=onnx,
@@ -187,6 +204,7 @@ def world(tmp_path: Path) -> SimpleNamespace:
         as_png=as_png,
         weights=_weights(),
         contract=CONTRACT,
+        golden=[as_png(pixels) for pixels in _golden_pixels()],
         images=_images,
         tmp=tmp_path,
     )

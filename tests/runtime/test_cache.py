@@ -37,6 +37,20 @@ def test_the_second_time_it_is_there(tmp_path: Path) -> None:
     assert list(sidecar["files"]) == ["model.blob"]
 
 
+def test_what_was_observed_after_building_is_kept_and_not_part_of_the_seconds(tmp_path: Path) -> None:
+    ticks = iter([10.0, 13.5])
+
+    def observe(built: None) -> dict[str, float]:
+        assert next(ticks, None) is None, "the clock of the build still runs"
+        return {"first_ms": 7.5}
+
+    clock = lambda: next(ticks)  # noqa: E731
+    first = cached_build(tmp_path, FACTS, Builder(), observe=observe, clock=clock)
+    second = cached_build(tmp_path, FACTS, Builder(), observe=observe)
+    assert dict(first.observed) == dict(second.observed) == {"first_ms": 7.5}
+    assert first.seconds == 3.5
+
+
 @pytest.mark.parametrize("key", FACTS)
 def test_another_fact_is_another_engine(tmp_path: Path, key: str) -> None:
     assert engine_key(FACTS) != engine_key({**FACTS, key: "other"})

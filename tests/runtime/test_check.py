@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgemim.artifact import load_artifact
+from edgemim.artifact import load_artifact, seal
 from edgemim.errors import ArtifactError, ConfigError, DeviceError, MissingDependencyError, OutputError
 from edgemim.runtime.check import check_bundle
+from edgemim.runtime.evaluation import write_evaluation
 from edgemim.runtime.report import read_report
 
 pytestmark = pytest.mark.usefixtures("quick", "no_vendor")
@@ -45,7 +48,7 @@ def test_a_sound_bundle_passes_and_its_report_is_on_disk(world: SimpleNamespace,
     assert report["passed"]
     assert report == read_report(world.tmp / "report")
     assert report["reference"] == "fp32 on fake"
-    assert report["preprocessing"] == {"exact": True, "max_abs": 0.0}
+    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": 0.0}
     assert report["bundle"]["fingerprint"] == load_artifact(path).fingerprint
     full = by_name(report)["fp32"]
     assert full["accuracy"]["top1"] == full["accuracy"]["agreement"] == full["accuracy"]["cosine"] == 1.0
@@ -96,7 +99,7 @@ def test_the_faster_candidate_wins_only_if_it_keeps_the_gates(world: SimpleNames
         ("nan", "not finite"),
         ("compile", "cannot compile the model: unknown operator"),
         ("run", "cannot run the model: out of memory"),
-        ("name", "returned ['scores'], not 'logits'"),
+        ("name", "returned ['scores', 'tokens'], not 'logits'"),
     ],
 )
 def test_a_broken_candidate_drops_out_before_it_is_timed(
@@ -175,6 +178,70 @@ def test_a_last_bit_of_difference_in_preprocessing_is_a_caveat(world: SimpleName
     assert report["caveats"][0].startswith("this device normalises the golden pixels differently, by up to")
 
 
+def test_pixels_give_what_normalised_inputs_give(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(encoding="pixels"))
+    assert report["passed"]
+    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": None}
+    full = by_name(report)["fp32"]
+    assert full["golden"]["max_abs"] < 1e-5
+    assert full["accuracy"]["top1"] == 1.0
+
+
+@pytest.mark.parametrize("encoding", ["pixels", "normalised"])
+@pytest.mark.parametrize("batch", [3, 8])
+def test_batches_change_no_output(world: SimpleNamespace, check, encoding: str, batch: int) -> None:
+    # 4 golden and 20 evaluation images: the last batch is never full.
+    alone = check(world.bundle(name="alone"))
+    report = check(world.bundle(encoding=encoding, batch=batch), overwrite=True)
+    for name, row in by_name(report).items():
+        one = by_name(alone)[name]
+        assert row["golden"] == pytest.approx(one["golden"], abs=1e-5)
+        assert row["accuracy"] == pytest.approx(one["accuracy"], abs=1e-6)
+    assert report["protocol"]["batch"] == batch
+    assert report["protocol"]["timed"].startswith(f"{batch} images per run,")
+    assert f"every latency, in gates too, is of a run of {batch} images" in report["caveats"]
+    assert f"Latency is of a run of {batch} images" in (world.tmp / "report/report.md").read_text()
+
+
+def _reencode(world: SimpleNamespace, path: Path, change: Any) -> None:
+    """Give a bundle other golden files, sealed: what a device with another decoder sees."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    images = [(change(np.asarray(Image.open(io.BytesIO(data)))), None) for data in world.golden]
+    write_evaluation(path / "golden/images.zip", images, classes=0)
+    seal(path, "bundle", manifest["files"], content=manifest["content"], provenance=manifest["provenance"])
+
+
+def test_a_device_that_decodes_otherwise_is_told_by_how_much(world: SimpleNamespace, check) -> None:
+    path = world.bundle(encoding="pixels")
+    _reencode(world, path, lambda pixels: world.as_png(np.where(pixels < 254, pixels + 2, pixels)))
+    report = check(path)
+    assert report["preprocessing"] == {"exact": False, "max_levels": 2, "max_abs": None}
+    assert report["caveats"][0].startswith("this device decodes or resizes the golden images differently, by up to 2")
+
+
+def test_without_golden_images_the_report_says_what_was_not_compared(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(golden=None))
+    assert report["preprocessing"] == {"exact": True, "max_levels": None, "max_abs": 0.0}
+    assert report["caveats"][0].startswith("the bundle carries no golden images")
+
+
+def test_a_device_that_sees_other_images_stops_the_check(world: SimpleNamespace, check) -> None:
+    path = world.bundle()
+    _reencode(world, path, lambda pixels: world.as_png(pixels[..., ::-1]))
+    with pytest.raises(
+        DeviceError, match=r"decodes or resizes the golden images differently, by \d+ of 255 grey levels"
+    ):
+        check(path)
+    assert not (world.tmp / "report").exists()
+
+
+def test_a_device_that_lacks_a_decoder_says_for_which_format(world: SimpleNamespace, check, monkeypatch) -> None:
+    path = world.bundle(evaluation=None)
+    monkeypatch.setitem(Image.OPEN, "PNG", (Image.OPEN["PNG"][0], lambda prefix: False))
+    with pytest.raises(DeviceError, match=r"cannot decode the golden images/00000\.png; install a Pillow"):
+        check(path)
+
+
 def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
     seen: list[tuple[int, int]] = []
     check(world.bundle(), progress=lambda done, total: seen.append((done, total)))
@@ -186,6 +253,32 @@ def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
 def test_a_bundle_for_another_target_is_a_caveat(world: SimpleNamespace, check) -> None:
     report = check(world.bundle(target="jetson", evaluation=None))
     assert any("fake is no backend of target 'jetson'" in caveat for caveat in report["caveats"])
+
+
+def test_a_candidate_that_is_left_out_is_named_with_the_reason(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(evaluation=None))
+    assert set(by_name(report)) == {"fp32", "int8-nncf"}
+    for name in ("bf16", "int8-nncf-bf16"):
+        assert any(caveat.startswith(f"{name} was left out: ") for caveat in report["caveats"])
+
+
+def test_a_cap_on_the_instruction_sets_is_in_the_report(
+    world: SimpleNamespace, check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    report = check(world.bundle(evaluation=None))
+    assert report["device"]["isa_cap"] == "AVX2"
+    assert any(caveat.startswith("ONEDNN_MAX_CPU_ISA=AVX2 is set: ") for caveat in report["caveats"])
+
+
+def test_compiling_loading_and_the_first_run_are_reported_apart(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(evaluation=None))
+    row = by_name(report)["fp32"]
+    assert (row["compile_s"], row["compile_first_ms"], row["compiled_before"]) == (0.0, None, False)
+    assert row["load_s"] > 0
+    assert row["first_ms"] > 0
+    page = (world.tmp / "report/report.md").read_text()
+    assert f"| fp32 | fake | 0.00 | - | {row['load_s']:.2f} | {row['first_ms']:.1f} |" in page
 
 
 def test_the_report_names_the_threads_that_were_asked_for(world: SimpleNamespace, check) -> None:

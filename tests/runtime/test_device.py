@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgemim.runtime.device import cpu_identity, describe_device
+from edgemim.runtime.isa_cap import VARIABLES
 
 XEON = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8481C
@@ -27,6 +28,12 @@ def write(root: Path, files: dict[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+@pytest.fixture(autouse=True)
+def no_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -86,6 +93,42 @@ def test_a_cpu_without_vnni_is_known_to_be_slow_at_int8(tmp_path: Path) -> None:
     root = write(tmp_path, {"proc/cpuinfo": "model name : Old\nflags : avx2 sse2\n"})
     assert describe_device(root).int8_is_fast is False
     assert cpu_identity(root)["isa"] == ["avx2"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "cap", "reason"),
+    [
+        (XEON, None, None),
+        (XEON, "AVX512_CORE_AMX", None),
+        ("flags : avx2 avx512f avx512_vnni avx512_bf16\n", "AVX512_CORE_BF16", None),
+        (XEON, "AVX512_CORE_VNNI", "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI keeps OpenVINO from the CPU's bf16"),
+        ("flags : avx2 avx512f avx512_vnni\n", None, "this CPU has no bf16 instructions"),
+        (ORIN, None, "this CPU has no bf16 instructions"),
+        ("", None, "the CPU's instruction sets could not be read"),
+    ],
+)
+def test_bf16_needs_hardware_that_is_not_capped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, cap: str | None, reason: str | None
+) -> None:
+    if cap is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    device = describe_device(write(tmp_path, {"proc/cpuinfo": cpuinfo}))
+    assert device.has_bf16 is (reason is None)
+    assert (device.lacks("bf16") or "").startswith(reason or "")
+
+
+def test_a_cap_changes_what_the_cpu_counts_as_and_which_engines_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, {"proc/cpuinfo": XEON})
+    plain, engine = describe_device(root), cpu_identity(root)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    capped = describe_device(root)
+    assert (plain.isa_level, plain.int8_is_fast) == ("amx", True)
+    assert (capped.isa_level, capped.int8_is_fast, capped.isa_cap) == ("avx2", False, "AVX2")
+    assert capped.isa == plain.isa
+    assert capped.to_dict()["isa_cap"] == "AVX2"
+    assert cpu_identity(root) != engine
 
 
 def test_this_machine_goes_into_json() -> None:

@@ -13,7 +13,7 @@ from edgemim.runtime.backends.openvino import OpenVinoBackend
 from edgemim.runtime.device import describe_device
 from edgemim.runtime.doctor import Finding, diagnose
 
-HERE = describe_device()
+HERE = replace(describe_device(), isa_cap=None)
 REQUIRES = [
     "numpy>=1.24",
     'tomli>=2; python_version < "3.11"',
@@ -94,7 +94,7 @@ def test_without_any_backend_nothing_can_be_checked(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("isa", "machine", "level", "words"),
     [
-        (("avx2",), "x86_64", "warn", "INT8 on a CPU without VNNI, AMX or Arm's dot product is slower than fp32"),
+        (("avx2",), "x86_64", "warn", "without VNNI, AMX or Arm's dot product INT8 is slower"),
         (("avx2", "avx512_vnni"), "x86_64", "ok", "INT8 can pay"),
         (("asimd", "asimddp"), "aarch64", "ok", "OpenVINO on Arm computes INT8 models in floating point"),
         (None, "x86_64", "warn", "cannot be foreseen"),
@@ -103,6 +103,20 @@ def test_without_any_backend_nothing_can_be_checked(monkeypatch: pytest.MonkeyPa
 def test_what_the_cpu_means_for_int8(isa, machine: str, level: str, words: str) -> None:
     (cpu,) = [f for f in diagnose(replace(HERE, isa=isa, machine=machine)) if words in f.why]
     assert cpu.level == level
+
+
+@pytest.mark.parametrize(
+    ("isa", "cap", "words"),
+    [
+        (("avx2", "avx512f", "avx512_vnni", "amx_int8"), None, ", level amx, "),
+        (("avx2", "avx_vnni"), None, ", level avx2-vnni, "),
+        (("avx2", "avx512f", "avx512_vnni"), "AVX2", ", level avx2 under ONEDNN_MAX_CPU_ISA=AVX2, "),
+        (("asimd",), None, "X, 2 threads"),
+    ],
+)
+def test_the_level_of_the_cpu_is_in_one_line(isa: tuple[str, ...], cap: str | None, words: str) -> None:
+    device = replace(HERE, cpu="X", isa=isa, isa_cap=cap, cores=2, threads=2, cpu_quota=None)
+    assert words in about(diagnose(device), "CPU X").what
 
 
 @pytest.mark.parametrize(("governor", "level"), [("performance", "ok"), ("powersave", "warn"), (None, "ok")])

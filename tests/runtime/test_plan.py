@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,12 @@ from edgemim.errors import ConfigError, MissingDependencyError
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.backends.openvino import OpenVinoBackend
 from edgemim.runtime.bundle import load_bundle
+from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.plan import make_plan
+
+PLAIN = replace(describe_device(), isa=("avx2",), isa_cap=None)
+WITH_BF16 = replace(PLAIN, isa=("avx2", "avx512f", "avx512_vnni", "avx512_bf16"))
+NO_BF16 = "this CPU has no bf16 instructions (AMX or AVX-512 BF16)"
 
 
 @pytest.fixture
@@ -31,16 +37,94 @@ def shown(plan) -> list[str]:
 
 def test_by_default_every_candidate_runs_on_every_installed_backend(world: SimpleNamespace, installed) -> None:
     installed("openvino", "onnxruntime")
-    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None)
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, PLAIN)
     assert shown(plan) == ["fp32@openvino", "fp32@onnxruntime", "int8-nncf@openvino", "int8-nncf@onnxruntime"]
+    assert plan.skipped == {"bf16": NO_BF16, "int8-nncf-bf16": NO_BF16}
+
+
+def test_bf16_runs_on_openvino_alone_and_where_the_cpu_has_it(world: SimpleNamespace, installed) -> None:
+    installed("openvino", "onnxruntime")
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, WITH_BF16)
+    assert shown(plan) == [
+        "fp32@openvino",
+        "fp32@onnxruntime",
+        "bf16@openvino",
+        "int8-nncf@openvino",
+        "int8-nncf@onnxruntime",
+        "int8-nncf-bf16@openvino",
+    ]
     assert plan.skipped == {}
+
+
+def test_a_cap_on_the_instructions_takes_bf16_away(world: SimpleNamespace, installed) -> None:
+    installed("openvino")
+    capped = replace(WITH_BF16, isa_cap="AVX512_CORE_VNNI")
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, capped)
+    assert shown(plan) == ["fp32@openvino", "int8-nncf@openvino"]
+    assert "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI" in plan.skipped["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("cap", "asked", "used"),
+    [
+        ("AVX512_CORE_VNNI", None, {"openvino"}),
+        ("AVX512_CORE_AMX", None, {"openvino", "onnxruntime"}),
+        ("AVX512_CORE_VNNI", ["openvino", "onnxruntime"], {"openvino", "onnxruntime"}),
+    ],
+    ids=["below the CPU", "not below the CPU", "both asked for"],
+)
+def test_a_backend_that_ignores_the_cap_is_not_compared_with_one_that_obeys_it(
+    world: SimpleNamespace, installed, cap: str, asked: list[str] | None, used: set[str]
+) -> None:
+    installed("openvino", "onnxruntime")
+    capped = replace(WITH_BF16, isa_cap=cap)
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), asked, None, capped)
+    assert {pair.backend.name for pair in plan.pairs if pair.timed} == used
+    assert ("onnxruntime" in plan.skipped) is ("onnxruntime" not in used)
+    assert "fp32@onnxruntime" in [name.removesuffix(" (reference)") for name in shown(plan)]
+
+
+def test_under_a_cap_onnxruntime_alone_is_better_than_nothing(world: SimpleNamespace, installed) -> None:
+    installed("onnxruntime")
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, replace(WITH_BF16, isa_cap="AVX2"))
+    assert shown(plan) == ["fp32@onnxruntime", "int8-nncf@onnxruntime"]
+
+
+def test_a_candidate_of_a_backend_that_is_not_used_is_left_out_with_the_reason(
+    world: SimpleNamespace, installed
+) -> None:
+    installed("openvino", "onnxruntime")
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), ["onnxruntime"], None, WITH_BF16)
+    assert shown(plan) == ["fp32@onnxruntime", "int8-nncf@onnxruntime"]
+    assert plan.skipped["bf16"] == plan.skipped["int8-nncf-bf16"] == "it runs on openvino alone"
+
+
+@pytest.mark.parametrize(
+    ("device", "backends", "message"),
+    [
+        (PLAIN, None, "candidate 'bf16' cannot run here: this CPU has no bf16 instructions"),
+        (WITH_BF16, ["onnxruntime"], "nothing is left to run on onnxruntime: bf16: it runs on openvino alone"),
+    ],
+)
+def test_a_candidate_that_was_asked_for_and_cannot_run_is_an_error(
+    world: SimpleNamespace, installed, device: Device, backends: list[str] | None, message: str
+) -> None:
+    installed("openvino", "onnxruntime")
+    with pytest.raises(ConfigError, match=message):
+        make_plan(load_bundle(world.bundle(evaluation=None)), backends, ["bf16"], device)
+
+
+def test_fp32_stays_the_reference_of_bf16(world: SimpleNamespace, installed) -> None:
+    installed("openvino", "onnxruntime")
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), ["openvino"], ["bf16"], WITH_BF16)
+    assert shown(plan) == ["bf16@openvino", "fp32@onnxruntime (reference)"]
 
 
 def test_a_backend_that_is_not_installed_is_left_out_with_the_reason(world: SimpleNamespace, installed) -> None:
     installed("openvino")
-    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None)
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, PLAIN)
     assert shown(plan) == ["fp32@openvino", "int8-nncf@openvino"]
-    assert plan.skipped == {"onnxruntime": "onnxruntime is not installed"}
+    assert plan.skipped["onnxruntime"] == "onnxruntime is not installed"
 
 
 def test_fp32_on_onnxruntime_joins_as_the_reference_when_it_was_not_asked_for(
@@ -48,8 +132,8 @@ def test_fp32_on_onnxruntime_joins_as_the_reference_when_it_was_not_asked_for(
 ) -> None:
     installed("openvino", "onnxruntime")
     bundle = load_bundle(world.bundle(evaluation=None))
-    assert shown(make_plan(bundle, ["openvino"], None))[-1] == "fp32@onnxruntime (reference)"
-    assert shown(make_plan(bundle, ["onnxruntime"], ["int8-nncf"])) == [
+    assert shown(make_plan(bundle, ["openvino"], None, PLAIN))[-1] == "fp32@onnxruntime (reference)"
+    assert shown(make_plan(bundle, ["onnxruntime"], ["int8-nncf"], PLAIN)) == [
         "int8-nncf@onnxruntime",
         "fp32@onnxruntime (reference)",
     ]
@@ -57,7 +141,7 @@ def test_fp32_on_onnxruntime_joins_as_the_reference_when_it_was_not_asked_for(
 
 def test_without_onnxruntime_fp32_joins_on_the_first_backend(world: SimpleNamespace, installed) -> None:
     installed("openvino")
-    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, ["int8-nncf"])
+    plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, ["int8-nncf"], PLAIN)
     assert shown(plan) == ["int8-nncf@openvino", "fp32@openvino (reference)"]
 
 
@@ -65,32 +149,34 @@ def test_a_named_backend_that_is_not_installed_names_the_extra(world: SimpleName
     installed("onnxruntime")
     bundle = load_bundle(world.bundle(evaluation=None))
     with pytest.raises(MissingDependencyError, match=r"backend 'openvino' .*pip install 'edgemim\[openvino\]'"):
-        make_plan(bundle, ["openvino"], None)
+        make_plan(bundle, ["openvino"], None, PLAIN)
 
 
 def test_a_target_without_any_installed_backend_names_an_extra(world: SimpleNamespace, installed) -> None:
     installed()
     with pytest.raises(MissingDependencyError, match=r"target 'x86' .*edgemim\[openvino\]"):
-        make_plan(load_bundle(world.bundle(evaluation=None)), None, None)
+        make_plan(load_bundle(world.bundle(evaluation=None)), None, None, PLAIN)
 
 
 def test_a_jetson_bundle_says_that_its_engines_are_built_on_the_device(world: SimpleNamespace) -> None:
     bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
     with pytest.raises(ConfigError, match="tensorrt: its engines are built on the device itself") as caught:
-        make_plan(bundle, None, None)
+        make_plan(bundle, None, None, PLAIN)
     assert "no such backend yet" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_jetson_bundle_runs_on_a_backend_that_was_named(world: SimpleNamespace, installed) -> None:
     installed("onnxruntime")
-    plan = make_plan(load_bundle(world.bundle(target="jetson", evaluation=None)), ["onnxruntime"], None)
+    plan = make_plan(load_bundle(world.bundle(target="jetson", evaluation=None)), ["onnxruntime"], None, PLAIN)
     assert shown(plan) == ["fp32@onnxruntime", "int8-nncf@onnxruntime"]
 
 
 def test_a_backend_named_twice_runs_once(world: SimpleNamespace, installed) -> None:
     installed("onnxruntime")
-    plan = make_plan(load_bundle(world.bundle(evaluation=None)), ["onnxruntime", "ONNXRuntime"], ["fp32", "fp32"])
+    plan = make_plan(
+        load_bundle(world.bundle(evaluation=None)), ["onnxruntime", "ONNXRuntime"], ["fp32", "fp32"], PLAIN
+    )
     assert shown(plan) == ["fp32@onnxruntime"]
 
 
@@ -105,4 +191,4 @@ def test_a_backend_named_twice_runs_once(world: SimpleNamespace, installed) -> N
 )
 def test_unknown_names_are_refused(world: SimpleNamespace, backends, candidates, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_plan(load_bundle(world.bundle(evaluation=None)), backends, candidates)
+        make_plan(load_bundle(world.bundle(evaluation=None)), backends, candidates, PLAIN)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgemim.export.passes import PASSES
+from edgemim.export.passes import PER_FLAVOUR, SHARED, apply_passes, finish, prepare
 from edgemim.export.passes.expand_gelu import expand_gelu
 from edgemim.export.passes.fold_constants import fold_constants
 from edgemim.export.passes.module_names import module_names
@@ -23,8 +23,26 @@ def _modules(model: ir.Model) -> dict[str, str | None]:
 
 
 def test_names_come_first_and_metadata_goes_last():
-    assert PASSES[0] is module_names
-    assert PASSES[-1] is strip_metadata
+    assert SHARED[0] is module_names
+    assert {passes[-1] for passes in PER_FLAVOUR.values()} == {strip_metadata}
+
+
+def test_every_flavour_is_made_from_one_prepared_graph(graph):
+    model = graph("""
+        g (float[1, 4] x) => (float[1] z) <int64[1] axes = {1}>
+        { y = Gelu (x)  z = ReduceMax <keepdims = 0> (y, axes) }
+    """)
+    model.graph[0].metadata_props[_SCOPES] = "['', 'mlp.act', 'gelu']"
+    prepared = prepare(model)
+    before = ir.to_proto(prepared).SerializeToString(deterministic=True)
+    made = {flavour: finish(prepared, flavour) for flavour in PER_FLAVOUR}
+    assert ir.to_proto(prepared).SerializeToString(deterministic=True) == before
+    assert {flavour: made[flavour].opset_imports[""] for flavour in made} == {"fp32": 17, "fp16": 20}
+    assert [node.op_type for node in made["fp16"].graph] == ["Gelu", "ReduceMax"]
+    assert {"Erf", "ReduceMax"} < {node.op_type for node in made["fp32"].graph}
+    assert set(_modules(made["fp16"]).values()) == {"mlp.act"}
+    fp32 = ir.to_proto(made["fp32"]).SerializeToString(deterministic=True)
+    assert ir.to_proto(apply_passes(prepared)).SerializeToString(deterministic=True) == fp32
 
 
 def test_a_module_is_the_scope_above_the_operator(graph):

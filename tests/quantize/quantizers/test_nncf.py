@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from edgemim.errors import EdgemimError, MissingDependencyError
 from edgemim.quantize.calibration import choose_calibration
 from edgemim.quantize.quantizers import QUANTIZERS
+from edgemim.runtime.targets import TARGETS
 
 # A depthwise convolution between ReLUs: NNCF's own defaults give it uint8 and a scale per input channel.
 _CONVNET = """
@@ -50,42 +51,41 @@ def calibration(noise_images, preprocess):
     return choose_calibration(noise_images(20), preprocess, count=8)
 
 
-def _nncf(**settings):
-    return QUANTIZERS.get("nncf")(**settings)
+def _quantize(source, batches, out, target="x86"):
+    return QUANTIZERS.get("nncf")().quantize(source, batches, out, target=TARGETS.get(target))
 
 
 def test_attention_makes_it_a_transformer(attention_artifact, calibration, tmp_path):
-    artifact = _nncf().quantize(attention_artifact, calibration, tmp_path / "out")
+    artifact = _quantize(attention_artifact, calibration, tmp_path / "out")
     assert artifact.content["flavours"][1]["settings"] == {
         "fast_bias_correction": True,
-        "signed_activations": True,
         "model_type": "transformer",
     }
 
 
 def test_nothing_is_printed_and_logging_is_left_as_it_was(attention_artifact, calibration, tmp_path, capfd):
     level, logger_class = logging.getLogger("nncf").level, logging.getLoggerClass()
-    _nncf().quantize(attention_artifact, calibration, tmp_path / "out")
+    _quantize(attention_artifact, calibration, tmp_path / "out")
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("nncf").level == level
     assert logging.getLoggerClass() is logger_class
     assert "NNCF_CI" not in os.environ
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_a_depthwise_convolution_gets_one_scale_per_tensor(write_artifact, convnet, calibration, tmp_path, signed):
+@pytest.mark.parametrize("target", ["jetson", "x86"])
+def test_a_depthwise_convolution_gets_one_scale_per_tensor(write_artifact, convnet, calibration, tmp_path, target):
     source = write_artifact(tmp_path / "convnet", convnet)
-    artifact = _nncf(signed_activations=signed).quantize(source, calibration, tmp_path / "out")
+    artifact = _quantize(source, calibration, tmp_path / "out", target)
     flavour = artifact.content["flavours"][1]
     assert flavour["settings"]["model_type"] is None
-    assert ("uint8" in flavour["nodes"]["QuantizeLinear"]) == (not signed)
+    assert ("uint8" in flavour["nodes"]["QuantizeLinear"]) == (target == "x86")
     # Eight channels of random weights: rough, but a scale in the wrong place gives far less.
     assert flavour["golden"]["cosine"] >= 0.9
 
 
 def test_corrected_biases_of_two_layers_do_not_mix(write_artifact, convnet, calibration, tmp_path):
     source = write_artifact(tmp_path / "convnet", convnet)
-    artifact = _nncf().quantize(source, calibration, tmp_path / "out")
+    artifact = _quantize(source, calibration, tmp_path / "out")
     model = onnx.load(artifact.file("int8-nncf.onnx"))
     biases = {node.name: node.input[2] for node in model.graph.node if node.op_type == "Conv"}
     assert len(set(biases.values())) == 2
@@ -104,7 +104,7 @@ def test_a_model_without_a_layer_to_quantize_is_refused(write_artifact, calibrat
     model.graph.node[0].name = "max"
     source = write_artifact(tmp_path / "nothing", model)
     with pytest.raises(EdgemimError, match="nothing to quantize"):
-        _nncf().quantize(source, calibration, tmp_path / "out")
+        _quantize(source, calibration, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_missing_nncf_names_the_extra(attention_artifact, calibration, tmp_pat
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgemim\[export\]'"):
-        _nncf().quantize(attention_artifact, calibration, tmp_path / "out")
+        _quantize(attention_artifact, calibration, tmp_path / "out")
 
 
 _PROGRAM = """
@@ -123,6 +123,7 @@ from edgemim.artifact import load_artifact
 from edgemim.preprocess import Preprocess
 from edgemim.quantize.calibration import choose_calibration
 from edgemim.quantize.quantizers import QUANTIZERS
+from edgemim.runtime.targets import TARGETS
 
 class Images:
     def __len__(self): return 8
@@ -132,7 +133,8 @@ class Images:
 
 source = load_artifact(sys.argv[1])
 batches = choose_calibration(Images(), Preprocess.from_dict(source.content["preprocess"]))
-print(QUANTIZERS.get("nncf")().quantize(source, batches, sys.argv[2]).fingerprint)
+target = TARGETS.get("x86")
+print(QUANTIZERS.get("nncf")().quantize(source, batches, sys.argv[2], target=target).fingerprint)
 telemetry = sys.modules["nncf.telemetry.wrapper"].telemetry
 print(type(telemetry).__name__)
 """

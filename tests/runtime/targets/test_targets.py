@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,27 @@ from edgemim.runtime.targets._base import PRECISIONS, Target
 
 
 @pytest.mark.parametrize("name", TARGETS.names())
-def test_a_target_bears_its_files_name_and_takes_fp32(name: str) -> None:
+def test_a_target_bears_its_files_name_and_takes_its_flavours(name: str) -> None:
     target = TARGETS.get(name)
     assert isinstance(target, Target)
     assert target.name == name
-    assert target.takes(precision="fp32", opset=target.opset)
-    assert not target.takes(precision="fp32", opset=target.opset + 1)
+    assert "fp32" in target.flavours
+    for flavour in target.flavours:
+        assert target.takes(precision=flavour, opset=target.opsets[flavour])
+        assert not target.takes(precision=flavour, opset=target.opsets[flavour] + 1)
     assert set(target.precisions) <= set(PRECISIONS)
     assert TARGETS.describe(name).summary
+
+
+def test_x86_is_given_one_flavour_and_jetson_two() -> None:
+    x86, jetson = TARGETS.get("x86"), TARGETS.get("jetson")
+    assert x86.flavours == ("fp32",)
+    assert jetson.flavours == ("fp32", "fp16")
+    # fp32 must parse in TensorRT 8.6; from 10.0 on, which reads opset 20, comes strong typing.
+    assert jetson.takes(precision="fp16", opset=20)
+    assert jetson.takes(precision="int8", opset=20)
+    assert not jetson.takes(precision="fp32", opset=20)
+    assert not x86.takes(precision="fp16", opset=17)
 
 
 def test_x86_runs_through_backends_that_exist() -> None:
@@ -41,9 +55,15 @@ def test_this_machine_is_one_that_x86_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"precisions": ("int2",)}, "unknown precision"), ({"backends": ()}, "names no backend")]
+    ("changes", "message"),
+    [
+        ({"opsets": {"fp32": 17, "int2": 17}}, "unknown precision"),
+        ({"flavours": ("fp32", "fp16")}, "no precision without an opset"),
+        ({"flavours": ()}, "must name fp32"),
+        ({"backends": ()}, "names no backend"),
+    ],
 )
-def test_a_target_that_says_nonsense_is_refused(changes: dict[str, tuple[str, ...]], message: str) -> None:
+def test_a_target_that_says_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
     plain = {field: getattr(TARGETS.get("x86"), field) for field in Target.__dataclass_fields__}
     with pytest.raises(ConfigError, match=message):
         Target(**{**plain, **changes})

@@ -1,0 +1,1 @@
+"""The parity ladder: where, by the torch module's name, a flavour stops computing what the checkpoint computes."""
