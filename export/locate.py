@@ -35,7 +35,9 @@ def first_difference(
         return "no module of it can be compared alone"
     if step.first is None:
         return f"none of the {len(step.blocks)} blocks compared differs: look at the model's own forward()"
-    where = step.culprit or step.first
-    found = step.modules[where]
+    culprit = step.culprit or step.first
+    where = next(iter(step.suspect), culprit)
+    found = {**step.blocks, **step.modules}[where]
     by = "and it is not finite" if found.max_abs is None else f"by {found.max_abs:.3g}"
-    return f"the first module whose output differs is {where!r}, {by}"
+    rest = f", and {culprit!r} does not undo that" if step.suspect else ""
+    return f"the first module whose output differs is {where!r}, {by}{rest}"

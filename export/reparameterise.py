@@ -26,4 +26,5 @@ def reparameterise(model: nn.Module) -> nn.Module:
     if not any(callable(getattr(child, verb, None)) for child in children for verb in _VERBS):
         return model
     # timm makes the merged layers in training mode.
-    return reparameterize_model(model, inplace=False).eval()
+    merged: nn.Module = reparameterize_model(model, inplace=False)
+    return merged.eval()

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import logging
+import traceback
+import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +25,7 @@ from edgemim.errors import EdgemimError
 from edgemim.export.passes.module_names import SCOPES_KEY
 from edgemim.export.reparameterise import reparameterise
 
-_NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.export", "torch.onnx")
+_NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.export", "torch.fx", "torch.onnx")
 
 
 def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, output_name: str) -> ir.Model:
@@ -33,7 +36,7 @@ def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, outp
         also where layers were merged.
 
     Raises:
-        EdgemimError: torch cannot export this model; its own words are in the message.
+        EdgemimError: torch cannot export this model; the message names the module, and has torch's words.
     """
     deployed = reparameterise(model)
     with _step_by_step_attention(deployed), _quiet(), torch.no_grad():
@@ -48,7 +51,7 @@ def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, outp
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise EdgemimError(
-                f"torch {torch.__version__} cannot export {type(model).__name__} to ONNX: "
+                f"torch {torch.__version__} cannot export {_culprit(error, deployed)} to ONNX: "
                 f"{_first_line(error)}; choose another backbone, or another torch version"
             ) from error
     assert program is not None
@@ -102,10 +105,11 @@ def _step_by_step_attention(model: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's deprecation warnings about itself, and its remarks on what it did not fold."""
+    """Silence the exporter's deprecation warnings about itself, its remarks on what it did not fold, and the program
+    that it prints when it fails."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
             warnings.filterwarnings("ignore", category=category)
         for logger in loggers:
@@ -115,6 +119,32 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _culprit(error: BaseException, model: torch.nn.Module) -> str:
+    """The innermost module at work when the error was raised, `module 'blocks.0.act' of VisionTransformer`.
+
+    The traceback shows it: the module whose forward ran, or the node of the traced program that was translated.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    found = ""
+    for frame in _frames(error):
+        for value in list(frame.f_locals.values()):
+            if isinstance(value, torch.nn.Module):
+                found = names.get(id(value), found)
+            elif isinstance(value, torch.fx.Node):
+                scopes = [str(path) for path, _ in value.meta.get("nn_module_stack", {}).values()]
+                found = next((path for path in reversed(scopes) if path in names.values()), found)
+    return f"module {found!r} of {type(model).__name__}" if found else type(model).__name__
+
+
+def _frames(error: BaseException) -> Iterator[types.FrameType]:
+    """From the outermost call to where the error began, through all errors that it was raised from."""
+    while True:
+        yield from (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        if error.__cause__ is None:
+            return
+        error = error.__cause__
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,8 +2,8 @@
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
     arXiv:1906.04721, section 4.2 and appendix D (the empirical form).
-Differs: The rounded input counts as well as the rounded weight: the correction is E[W x] - E[Wq xq]. A layer is linear, so
-    the means of x and xq are all that is needed of the images. Every layer is corrected for its own error, on the
+Differs: The rounded input counts as well as the rounded weight: the correction is E[W x] - E[Wq xq]. A layer is linear,
+    so the means of x and xq are all that is needed of the images. Every layer is corrected for its own error, on the
     inputs of the float model: the corrections do not depend on which other layers are INT8, so a mix keeps them.
 """
 
@@ -129,7 +129,7 @@ def _layers(graph: ir.Graph, units: Iterable[Unit], thresholds: Mapping[str, flo
 def _has_means(node: ir.Node) -> bool:
     if is_linear(node):
         return not int_attribute(node, "transA")
-    return node.op_type == "Conv" and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    return bool(node.op_type == "Conv" and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET")
 
 
 def _means(layer: _Layer, values: Floats) -> tuple[Doubles, Doubles]:
@@ -164,8 +164,9 @@ def _mean_of_taps(node: ir.Node, values: Floats) -> Doubles:
             slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
             for at, dilation, count, stride in zip(tap, dilations, places, strides, strict=True)
         )
-        met = padded[(slice(None), *window)]
-        found[(slice(None), *tap)] = met.mean(axis=tuple(range(1, dims + 1)), dtype=np.float64)
+        inside: tuple[slice, ...] = (slice(None), *window)
+        place: tuple[slice | int, ...] = (slice(None), *tap)
+        found[place] = padded[inside].mean(axis=tuple(range(1, dims + 1)), dtype=np.float64)
     return found
 
 
@@ -185,6 +186,6 @@ def _lacking(node: ir.Node, exact: Doubles, rounded: Doubles) -> Doubles:
         return found
     if output_axis(node) == 0:
         weight, stored = weight.T, stored.T
-    found = (weight * exact[:, None] - stored * rounded[:, None]).sum(axis=0)
-    alpha = node.attributes.get_float("alpha", 1.0)
-    return found * alpha
+    alpha = float(node.attributes.get_float("alpha", 1.0))
+    mean: Doubles = alpha * (weight * exact[:, None] - stored * rounded[:, None]).sum(axis=0)
+    return mean

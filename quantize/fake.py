@@ -14,7 +14,7 @@ def fake_activation(values: Floats, threshold: float, levels: int) -> Floats:
     """Values rounded to one scale for all, threshold / levels; a threshold of 0 stands for any."""
     scale = np.float32((threshold or 1.0) / levels)
     lowest = 0 if levels == UINT8_LEVELS else -INT8_LEVELS - 1
-    steps = np.rint(values / scale)
+    steps: Floats = np.rint(values / scale)
     np.clip(steps, lowest, levels, out=steps)
     steps *= scale
     return steps

@@ -163,7 +163,8 @@ def equation_4(reach: Doubles, weights: Doubles, alpha: float) -> Doubles:
     found = np.ones_like(reach)
     limit = np.log(_WIDEST)
     found[known] = np.exp(np.clip(logs - logs.mean(), -limit, limit))
-    return found * ((reach / found).max() / reach.max())
+    scaled: Doubles = found * ((reach / found).max() / reach.max())
+    return scaled
 
 
 def _weighted(units: Iterable[Unit]) -> dict[str, tuple[str, Site]]:

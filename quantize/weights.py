@@ -96,7 +96,8 @@ def _read(node: ir.Node, position: int) -> Doubles:
 
 def _dtype(value: ir.Value) -> np.dtype:
     assert value.dtype is not None
-    return value.dtype.numpy()
+    found: np.dtype = value.dtype.numpy()
+    return found
 
 
 def _new_constant(graph: ir.Graph | ir.Function | None, name: str, array: npt.NDArray) -> ir.Value:

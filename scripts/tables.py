@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import backbone_tables
+import int8_tables
 import method_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/backbones.md", "docs/methods.md")
+DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/backbones.md", "docs/int8.md", "docs/methods.md")
 _PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -73,6 +74,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-cifar10-runs": lambda: method_tables.single_runs(_read(_CPU)),
     "methods-cifar10-gpu": lambda: method_tables.ranking(_read(_GPU)),
     "methods-cost": lambda: method_tables.cost_of_an_update(_read("methods_cifar10/cpu/timing")),
+    "calibration-memory": lambda: int8_tables.memory(_read("calibration_memory")),
+    "int8-accuracy": lambda: int8_tables.accuracy(_read("int8_accuracy")),
+    "int8-x86": lambda: int8_tables.latency(_read_all("int8_x86_*")),
+    "int8-onnxruntime": lambda: int8_tables.onnxruntime_forms(_read("int8_onnxruntime")),
     "distillation-cost": lambda: method_tables.cost_of_distillation(_read("distillation_cost")),
 }
 
@@ -111,6 +116,18 @@ def _origin(command: str, cpu: str, commit: str) -> str:
 
 def _read(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def _read_all(pattern: str) -> list[Any]:
+    """Every result whose name fits, by name.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    files = sorted(RESULTS.glob(f"{pattern}.json"))
+    if not files:
+        raise FileNotFoundError(2, "no result", str(RESULTS / f"{pattern}.json"))
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from edgemim.runtime.accuracy import cosines
 # Stands for "no difference at all", since JSON has no infinity.
 EQUAL_DB = 300.0
 
-# With fewer samples a gain and an offset per channel fit any noise.
-_LEAST_SAMPLES = 16
+# A gain and an offset per channel fit two values whatever they are, and explain half of the noise of four.
+_LEAST_SAMPLES = 4
 
 _Doubles = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class Agreement:
     Attributes:
         snr_db: Signal-to-noise ratio over all images, from -300 to 300; None if a value is not finite, as below.
         aligned_db: The same after the best gain and offset per channel: what a channel was multiplied with, and
-            divided by again later, is no error.
+            divided by again later, is no error. None where there are too few values to tell.
         relative_error: |found - reference| / |reference|, Euclidean.
         cosine, cosine_worst: Mean and smallest over the images.
         max_abs: Largest difference.
@@ -85,9 +85,10 @@ class Comparison:
             nothing = dict.fromkeys(("snr_db", "aligned_db", "relative_error", "cosine", "cosine_worst"))
             return Agreement(**nothing, max_abs=None, largest=None, finite=False)
         snr = _decibels(self._signal, self._noise)
+        left = self._noise_after_fit()
         return Agreement(
             snr_db=snr,
-            aligned_db=max(snr, _decibels(self._signal, self._noise_after_fit())),
+            aligned_db=None if left is None else max(snr, _decibels(self._signal, left)),
             relative_error=10 ** (-snr / 20) if self._noise else 0.0,
             cosine=float(np.mean(self._cosines)),
             cosine_worst=min(self._cosines),
@@ -96,13 +97,13 @@ class Comparison:
             finite=True,
         )
 
-    def _noise_after_fit(self) -> float:
+    def _noise_after_fit(self) -> float | None:
         """The noise that a least-squares line per channel, found = gain * reference + offset, leaves, over the gain.
 
         A channel without any such line keeps the noise it has.
         """
         if self._channels is None or self._samples < _LEAST_SAMPLES:
-            return self._noise
+            return None
         a, b, aa, bb, ab = self._channels
         n = self._samples
         variance, spread, covariance = aa - a * a / n, bb - b * b / n, ab - a * b / n

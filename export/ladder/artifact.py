@@ -32,7 +32,7 @@ def climb_artifact(
 
     Raises:
         ArtifactError: Another kind, or no fp32 flavour.
-        ConfigError: The checkpoint is of another architecture.
+        ConfigError: The checkpoint is of another architecture, or has other classes.
         DeviceError: ONNX Runtime cannot run the fp32 flavour.
         MissingDependencyError: onnxruntime is not installed.
     """
@@ -78,9 +78,13 @@ def _load(artifact: Artifact, name: str) -> npt.NDArray[Any]:
 
 def _check_origin(artifact: Artifact, checkpoint: Checkpoint) -> list[str]:
     """Refuse a checkpoint that cannot be the origin, and note one that is not."""
-    theirs, ours = checkpoint.architecture, artifact.content.get("architecture")
-    if theirs != ours:
-        raise ConfigError(f"{artifact.path} was exported from {ours}, {checkpoint.artifact.path} is {theirs}")
+    known = (artifact.content.get("architecture"), artifact.content.get("num_classes"))
+    found = (checkpoint.architecture, checkpoint.num_classes)
+    if found != known:
+        raise ConfigError(
+            f"{artifact.path} was exported from {known[0]} with {known[1]} classes, "
+            f"{checkpoint.artifact.path} is {found[0]} with {found[1]}; name the checkpoint that it came from"
+        )
     exported = [record.get("checkpoint") for record in artifact.provenance if record.get("stage") == "export"]
     if checkpoint.artifact.fingerprint in exported:
         return []

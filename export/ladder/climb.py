@@ -74,7 +74,7 @@ class Step:
     def snr_db(self, block: str) -> float:
         """Signal-to-noise ratio of a block, but for scales that are undone; the lowest where it is not finite."""
         found = self.blocks[block]
-        value = found.aligned_db if block in self.rescaled else found.snr_db
+        value = found.aligned_db if block in self.rescaled and found.aligned_db is not None else found.snr_db
         return -EQUAL_DB if value is None else value
 
     @property
@@ -209,7 +209,8 @@ class _Pairs:
         self._reference, self._other = reference, other
         self._golden, self._budget = golden, budget_bytes
         theirs = layout.taps if isinstance(reference, TorchRung) else read_layout(other.graph()).taps
-        self.taps = reference.having([tap for tap in layout.taps.values() if _is_same(tap, theirs.get(tap.name))])
+        known = [tap for name, tap in layout.taps.items() if name in theirs and theirs[name].shape == tap.shape]
+        self.taps = reference.having(known)
         self._theirs = theirs
         self._outputs: list[Array] = []
         self._output = Comparison()
@@ -249,10 +250,6 @@ class _Pairs:
         self.passes += 1
         self.peak_bytes = max(self.peak_bytes, sum(tap.size_bytes for tap in taps))
         return {name: comparison.result() for name, comparison in comparisons.items()}
-
-
-def _is_same(tap: Tap, other: Tap | None) -> bool:
-    return other is not None and (other.shape, other.changed) == (tap.shape, tap.changed)
 
 
 def _first_departure(

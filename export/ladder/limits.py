@@ -70,7 +70,8 @@ def excused(
 
     A graph pass may scale and shift the channels of a tensor and undo that in the next layer (folded norms and
     LayerScale, SmoothQuant, batch norm). Such a tensor agrees but for a gain and an offset per channel, and whatever
-    departs behind it is such a tensor too, or has weights that could have undone them.
+    departs behind it is such a tensor too, or has weights that could have undone them. Where there are too few values
+    to tell, nothing behind it may depart.
 
     Args:
         found: Everything measured, by tap.
@@ -82,11 +83,13 @@ def excused(
     departing = {name for name in found if limit.departs(found[name], before_db)}
     passed: set[str] = set()
     # Backwards, since an excuse may need that of what comes behind.
-    for name in reversed(list(sources)):
-        readers = [(other, before[name]) for other, before in sources.items() if name in before]
-        could_undo = all(weighted or other not in departing or other in passed for other, weighted in readers)
-        is_scaled = _aligned(found[name]) >= limit.threshold_db(before_db)
-        if name in departing and readers and could_undo and is_scaled:
+    for name in reversed([name for name in sources if name in departing]):
+        behind = {other: before[name] for other, before in sources.items() if name in before}
+        wrong = {other for other in behind if other in departing and other not in passed}
+        aligned = found[name].aligned_db
+        is_scaled = aligned is not None and aligned >= limit.threshold_db(before_db)
+        could_undo = is_scaled and all(behind[other] for other in wrong)
+        if behind and found[name].finite and (could_undo or (aligned is None and not wrong)):
             passed.add(name)
     return passed
 
@@ -110,16 +113,12 @@ def culprit(
     passed = excused(found, sources, limit, before_db)
 
     def loss(name: str) -> float:
-        inputs = [_aligned(found[other]) if other in passed else _snr(found[other]) for other in sources.get(name, ())]
-        return min([limit.rounding_db, *inputs]) - _snr(found[name])
+        inputs = [
+            found[other].aligned_db if other in passed else found[other].snr_db for other in sources.get(name, ())
+        ]
+        here = found[name].snr_db
+        assert here is not None
+        return min([limit.rounding_db, *(value for value in inputs if value is not None)]) - here
 
     suspects = (name for name in inside if name not in passed and limit.departs(found[name], before_db))
     return max(suspects, key=loss, default=None)
-
-
-def _snr(found: Agreement) -> float:
-    return -float("inf") if found.snr_db is None else found.snr_db
-
-
-def _aligned(found: Agreement) -> float:
-    return -float("inf") if found.aligned_db is None else found.aligned_db

@@ -89,7 +89,7 @@ class TorchRung(Rung):
         self._model, self._golden, self._batch = model, golden, batch
 
     def having(self, taps: Sequence[Tap]) -> list[Tap]:
-        """Not a changed one, nor that of a module that runs more than once or returns more than one tensor."""
+        """None of a module that runs more than once, or returns more than one tensor."""
         shapes: dict[str, tuple[int, ...]] = {}
         calls: Counter[str] = Counter()
 
@@ -98,8 +98,7 @@ class TorchRung(Rung):
             calls[name] += 1
 
         self._forward(taps, 0, note)
-        known = [tap for tap in taps if calls[tap.name] == 1 and not tap.changed]
-        return [tap for tap in known if shapes[tap.name] == tap.shape]
+        return [tap for tap in taps if calls[tap.name] == 1 and shapes[tap.name] == tap.shape]
 
     def run(self, taps: Sequence[Tap], index: int) -> tuple[Outputs, Array]:
         found: Outputs = {}

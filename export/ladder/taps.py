@@ -34,7 +34,6 @@ class Tap:
         value: Its name in this graph.
         shape: Fixed.
         size_bytes: Of one run.
-        changed: Whether export moved weights across it, so that torch has another value there.
     """
 
     module: str
@@ -43,7 +42,6 @@ class Tap:
     value: str
     shape: tuple[int, ...]
     size_bytes: int
-    changed: bool = False
 
     @property
     def name(self) -> str:
@@ -214,12 +212,4 @@ def _tap(module: str, reader: str, block: str, value: ir.Value) -> Tap | None:
         return None
     shape = tuple(int(size) for size in value.shape.numpy())
     size = math.prod(shape) * math.ceil(value.dtype.itemsize)
-    return Tap(
-        module=module,
-        reader=reader,
-        block=block,
-        value=str(value.name),
-        shape=shape,
-        size_bytes=size,
-        changed=is_changed(value),
-    )
+    return Tap(module=module, reader=reader, block=block, value=str(value.name), shape=shape, size_bytes=size)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from edgemim.export.passes.equalise_heads import equalise_heads
+from edgemim.export.passes.expand_col2im import expand_col2im
 from edgemim.export.passes.expand_gelu import expand_gelu
 from edgemim.export.passes.fold_attention_scale import fold_attention_scale
 from edgemim.export.passes.fold_constants import fold_constants
@@ -32,6 +33,7 @@ GraphPass = Callable[[ir.Model], ir.Model]
 SHARED: tuple[GraphPass, ...] = (
     module_names,
     fold_constants,
+    expand_col2im,
     remove_unused,
     fold_attention_scale,
     fold_layer_scale,

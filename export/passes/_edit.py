@@ -36,8 +36,9 @@ def insert_op(graph: ir.Graph, node: ir.Node, op_type: str, inputs: Sequence[ir.
     return output
 
 
-def replace_node(graph: ir.Graph, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+def replace_node(graph: ir.Graph, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> ir.Node:
     """Put another op in the place of `node`, under its name and with its output's name."""
     new = ir.node(op_type, inputs, name=node.name)
     inherit_module(new, node)
     ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
+    return new

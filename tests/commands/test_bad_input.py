@@ -43,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, story: SimpleNamespace, data
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     flip(folder / "flipped" / "model.safetensors")
-    flip(folder / "spoiled" / "int8-nncf.onnx")
+    flip(folder / "spoiled" / "int8-linear.onnx")
     shutil.copytree(story.bundle, folder / "torn")
     manifest = (folder / "torn" / "manifest.json").read_text("utf-8")
     (folder / "torn" / "manifest.json").write_text(manifest[:-200], "utf-8")
@@ -269,7 +269,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "a bundle that is missing": (lambda w: ["check", "gone"], ("gone does not exist",)),
     "a bundle that was altered": (
         lambda w: ["check", w.spoiled],
-        ("spoiled/int8-nncf.onnx was altered", "copy or write it again"),
+        ("spoiled/int8-linear.onnx was altered", "copy or write it again"),
     ),
     "a bundle whose manifest is torn": (lambda w: ["check", w.torn], ("manifest.json is damaged",)),
     "a report in place of a bundle": (
@@ -287,7 +287,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     ),
     "a candidate that the bundle has not": (
         lambda w: ["check", w.story.bundle, "--candidate", "int4"],
-        ("int4", "fp32", "int8-nncf"),
+        ("int4", "fp32", "int8-linear"),
     ),
     "weights to convert that are missing": (lambda w: convert(w, "gone.pth"), ("gone.pth do not exist",)),
     "weights in an unknown layout": (

@@ -25,11 +25,11 @@ def test_a_missed_gate_is_exit_code_1_and_the_report_is_written(
 def test_people_read_the_report_itself(
     cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
 ) -> None:
-    one = ["--candidate", "int8-nncf", "--backend", "openvino", *options.check]
+    one = ["--candidate", "int8-linear", "--backend", "openvino", *options.check]
     done = cli("check", story.bundle, *one, "--gate", "top1.max_drop=1", "--out", tmp_path / "report")
     assert done.code == 0, done.err
     assert done.out.strip() == (tmp_path / "report" / "report.md").read_text("utf-8").strip()
-    assert "int8-nncf" in done.out
+    assert "int8-linear" in done.out
 
 
 def test_without_out_the_report_lies_beside_the_bundle(

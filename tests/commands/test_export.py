@@ -58,3 +58,18 @@ def test_a_backbone_without_a_head_gives_embeddings(cli: Any, story: SimpleNames
     assert done.code == 0, done.err
     assert done.json["output"]["name"] == "embedding"
     assert load_artifact(tmp_path / "bundle", "bundle").content["num_classes"] == 0
+
+
+def test_verify_compares_every_flavour_with_the_checkpoint(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
+    arguments = ["--target", "x86", "--precision", "fp32", "--evaluation", "none", "--verify"]
+    done = cli("export", story.classifier, *arguments, "--out", tmp_path / "bundle", "--json")
+    assert done.code == 0, done.err
+    (step,) = done.json["ladder"]["steps"]
+    assert (step["name"], step["against"], step["departs"]) == ("fp32", "torch", False)
+    assert [row["name"] for row in step["blocks"]][:3] == ["patch_embed", "blocks.0", "blocks.1"]
+    assert done.json["ladder"]["notes"] == []
+    assert "fp32 follows torch in all " in done.err
+    shown = cli("export", story.classifier, *arguments, "--out", tmp_path / "shown")
+    assert shown.code == 0, shown.err
+    assert "parity of fp32 with torch, 8 images" in shown.out
+    assert "ladder" not in shown.out

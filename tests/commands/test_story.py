@@ -42,7 +42,7 @@ def test_export_prints_what_the_bundle_holds(story: SimpleNamespace) -> None:
     result = story.export_done.json
     assert result["bundle"] == str(story.bundle)
     assert result["target"] == "x86"
-    assert [c["precision"] for c in result["candidates"]] == ["fp32", "bf16", "int8", "int8"]
+    assert [c["precision"] for c in result["candidates"]] == ["fp32", "bf16", "int8", "int8", "int8", "int8"]
     assert result["class_names"] == [str(n) for n in range(10)]
     assert result["calibration"]["images"] == 8
     assert result["evaluation"] == {"file": "evaluation.zip", "count": 20, "labelled": True}
@@ -56,9 +56,11 @@ def test_check_prints_the_report_as_it_is_on_disk(story: SimpleNamespace) -> Non
     assert result == json.loads((story.report / "report.json").read_text("utf-8"))
     assert result["passed"] is True
     names = {(row["name"], row["backend"]) for row in result["candidates"]}
-    everywhere = {(n, b) for n in ("fp32", "int8-nncf") for b in ("onnxruntime", "openvino")}
+    flavours = ("fp32", "int8-linear", "int8-attention")
+    everywhere = {(name, backend) for name in flavours for backend in ("onnxruntime", "openvino")}
     # Where the CPU has it.
-    assert everywhere <= names <= everywhere | {("bf16", "openvino"), ("int8-nncf-bf16", "openvino")}
+    bf16 = {(name, "openvino") for name in ("bf16", "int8-linear-bf16", "int8-attention-bf16")}
+    assert everywhere <= names <= everywhere | bf16
     for row in result["candidates"]:
         assert row["latency"]["p50_ms"] > 0
         assert row["accuracy"]["n"] == 20
@@ -88,7 +90,7 @@ def test_a_training_run_shows_its_progress_on_stderr(story: SimpleNamespace) -> 
 
 def test_the_report_remembers_every_stage(story: SimpleNamespace) -> None:
     stages = [record["stage"] for record in load_artifact(story.report, "report").provenance]
-    assert stages == ["distill", "finetune", "export", "quantize", "bundle", "check"]
+    assert stages == ["distill", "finetune", "export", "quantize", "pixels", "bundle", "check"]
 
 
 def test_the_provenance_says_what_was_asked_and_what_came_out(story: SimpleNamespace) -> None:

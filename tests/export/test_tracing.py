@@ -10,6 +10,7 @@ from timm.layers import use_fused_attn
 
 from edgemim.errors import EdgemimError
 from edgemim.export.onnx import export_checkpoint, export_graph
+from edgemim.export.tracing import trace
 
 
 def test_fused_attention_is_off_in_the_export_and_on_again_afterwards(make_checkpoint):
@@ -41,3 +42,20 @@ def test_a_model_that_cannot_be_traced_is_an_error_in_one_line(make_checkpoint, 
         export_checkpoint(checkpoint, out, pixels=pixels)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+class _Unknown(torch.nn.Module):
+    def forward(self, images):
+        return torch.special.bessel_j0(images)
+
+
+@pytest.mark.parametrize(("layer", "words"), [(_Unknown, "bessel_j0"), (_Branching, "data-dependent")])
+def test_the_message_names_the_module_and_nothing_else_is_printed(capfd, layer, words):
+    model = torch.nn.Sequential()
+    model.add_module("stem", torch.nn.Conv2d(3, 4, 3))
+    model.add_module("act", layer())
+    with pytest.raises(EdgemimError, match="module 'act' of Sequential") as caught:
+        trace(model.eval(), torch.zeros(1, 3, 8, 8), input_name="images", output_name="logits")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")

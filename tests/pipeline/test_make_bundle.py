@@ -77,7 +77,14 @@ def test_the_user_hears_that_the_calibration_images_are_few(made: tuple[Artifact
 def test_gates_and_candidates_land_in_the_bundle(made: tuple[Artifact, list[str]]) -> None:
     content = load_artifact(made[0].path, "bundle").content
     assert content["gates"] == {"top1.max_drop": 0.02, "p99_ms": 50.0}
-    assert [c["name"] for c in content["candidates"]] == ["fp32", "bf16", "int8-nncf", "int8-nncf-bf16"]
+    assert [c["name"] for c in content["candidates"]] == [
+        "fp32",
+        "bf16",
+        "int8-linear",
+        "int8-linear-bf16",
+        "int8-attention",
+        "int8-attention-bf16",
+    ]
     assert content["class_names"] == ["columns", "rows"]
 
 
@@ -190,7 +197,7 @@ def test_images_of_other_classes_are_refused(
         ({"target": "x87"}, "unknown target 'x87'; did you mean 'x86'"),
         ({"gates": {"p99": 1.0}}, "unknown gate 'p99'"),
         ({"quantizer": "nnfc"}, "unknown quantizer 'nnfc'; did you mean 'nncf'"),
-        ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8'; got 'int4'"),
+        ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8', 'auto'; got 'int4'"),
         ({"input": "bgr"}, "'input' must be one of 'pixels', 'float'; got 'bgr'"),
         ({"output": "all"}, "'output' must be one of 'head', 'tokens'; got 'all'"),
         ({"batch": 0}, "batch must be at least 1; got 0"),

@@ -67,8 +67,9 @@ def with_weight(
     node = next(node for node in copy.graph.node if module_of(node) == module)
     values = constants[node.input[position]].copy()
     change(values)
-    copy.graph.initializer.append(numpy_helper.from_array(values, "changed"))
-    node.input[position] = "changed"
+    name = f"{module}_{position}_of_{len(constants)}"
+    copy.graph.initializer.append(numpy_helper.from_array(values, name))
+    node.input[position] = name
     return copy
 
 

@@ -39,7 +39,7 @@ def _add(number):
 
 def test_the_export_follows_torch_in_every_block(vit, rung):
     (step,) = climb(rung(vit.proto, "fp32", "fp32"), [], vit.golden, model=vit.model).steps
-    assert set(step.blocks) >= {"patch_embed", "blocks.0", "blocks.1", "blocks.2", "head"}
+    assert list(step.blocks) == ["patch_embed", "blocks.0", "blocks.1", "blocks.2", "norm", "head"]
     # float32 rounds at 152 dB; some hundred roundings cost 20 to 25.
     assert min(step.snr_db(block) for block in step.blocks) > 110
     assert (step.first, step.departs, step.departs_fused) == (None, False, False)
@@ -141,9 +141,6 @@ def _smoothed(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     for position in (1, 2):
         proto = with_weight(proto, "blocks.1.norm1", divide, position)
-        proto.graph.initializer[-1].name = f"divided_{position}"
-        node = next(n for n in proto.graph.node if module_of(n) == "blocks.1.norm1")
-        node.input[position] = f"divided_{position}"
     return with_weight(proto, "blocks.1.attn.qkv", multiply)
 
 
@@ -155,10 +152,7 @@ def test_a_rewritten_layer_is_no_error_if_the_next_one_undoes_it(vit, step_of):
 
 
 def test_damage_behind_a_rewritten_layer_is_still_found(vit, step_of):
-    damaged = copy_of(_smoothed(vit.proto))
-    damaged.graph.initializer[-1].name = "multiplied"
-    next(n for n in damaged.graph.node if module_of(n) == "blocks.1.attn.qkv").input[1] = "multiplied"
-    step = step_of(with_weight(damaged, "blocks.1.mlp.fc2", _add(30)))
+    step = step_of(with_weight(_smoothed(vit.proto), "blocks.1.mlp.fc2", _add(30)))
     assert (step.first, step.culprit) == ("blocks.1", "blocks.1.mlp.fc2")
 
 
@@ -202,9 +196,10 @@ def test_a_rewritten_block_is_passed_over(rung, vit):
     damaged[0] *= -3
     others = [rung(build(**rewritten), "rewritten"), rung(build(**rewritten, wc=damaged), "damaged")]
     sound, broken = climb(rung(build(), "fp32", "fp32"), others, vit.golden).steps
-    assert sound.blocks["blocks.0.conv"].snr_db < 10
+    assert sound.blocks["blocks.0"].snr_db < 10
+    assert sound.rescaled == ("blocks.0",)
     assert (sound.first, sound.departs) == (None, False)
-    assert broken.first == "blocks.2.conv"
+    assert (broken.first, broken.culprit) == ("blocks.2", "blocks.2.conv")
 
 
 def test_a_weight_that_is_not_a_number_is_named(vit, step_of):
@@ -213,32 +208,29 @@ def test_a_weight_that_is_not_a_number_is_named(vit, step_of):
     assert "blocks.1.mlp.fc1 gives values that are not finite" in sentence(step)
 
 
-def test_the_budget_bounds_what_is_tapped_at_a_time_and_changes_no_number(vit, step_of):
+def test_the_budget_bounds_what_is_tapped_at_a_time_and_changes_no_number(vit, step_of, monkeypatch):
     damaged = with_weight(vit.proto, "blocks.1.mlp.fc2", _add(30))
-    at_once, in_parts = step_of(damaged), step_of(damaged, budget_bytes=12_000)
+    at_once = step_of(damaged)
+    tapped, run = [], OnnxRung.run
+
+    def counted(self, taps, index):
+        values, output = run(self, taps, index)
+        tapped.append(sum(array.nbytes for array in values.values()))
+        return values, output
+
+    monkeypatch.setattr(OnnxRung, "run", counted)
+    in_parts = step_of(damaged, budget_bytes=18_000)
     # Blocks, then the modules of one.
     assert at_once.passes == 2
-    # A block's output is 17 x 64 floats: 4352 bytes, two fit. The widest tap, fc1's, is 17,408 bytes and goes alone.
-    assert in_parts.peak_bytes == 17_408
-    assert in_parts.passes > 8
+    # Four times a block's output of 17 x 64 floats fit: blocks 1 1 1 1 | 1 and the head, modules 1 3 | 1 1 1 1 | 4 | 4
+    # | 1 1.
+    assert in_parts.passes == 7
+    # Two models, image by image.
+    assert len(tapped) == 7 * 2 * len(vit.golden)
+    assert max(tapped) == in_parts.peak_bytes == 4 * 17 * 64 * 4
     assert in_parts.blocks == at_once.blocks
     assert in_parts.modules == at_once.modules
     assert in_parts.culprit == at_once.culprit
-
-
-def test_only_the_taps_of_one_pass_are_outputs_of_a_run(vit, rung, monkeypatch):
-    taken = []
-    run = OnnxRung.run
-
-    def counted(self, taps, index):
-        outputs = run(self, taps, index)
-        taken.append(sum(array.nbytes for array in outputs[0].values()))
-        return outputs
-
-    monkeypatch.setattr(OnnxRung, "run", counted)
-    golden = vit.golden
-    climb(rung(vit.proto, "fp32", "fp32"), [rung(vit.proto)], golden, every_module=True, budget_bytes=40_000)
-    assert 0 < max(taken) <= 40_000
 
 
 def test_a_flavour_without_module_names_says_so_and_is_judged_by_its_output(vit, step_of):

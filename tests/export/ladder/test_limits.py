@@ -118,6 +118,11 @@ def test_a_layer_that_was_rescaled_is_passed_over():
     assert _blame(norm1=(0, 35), qkv=5, proj=4, block=12) == "qkv"
 
 
+def test_a_rescaled_value_is_passed_over_through_another_one():
+    # Queries and keys are scaled against each other, values against the projection.
+    assert _blame(norm1=(0, 35), qkv=(1, 34), fc2=5, block=12) == "fc2"
+
+
 def test_wrong_scales_per_channel_look_like_a_rescaled_layer_but_are_never_undone():
     assert _blame(norm1=(0, 35), fc2=(8, 31), block=(12, 33)) == "fc2"
 

@@ -122,5 +122,9 @@ def _trace(name: str, size: int, arguments: dict[str, Any]) -> ir.Model:
                 parameter.normal_(std=0.3)
             else:
                 parameter.uniform_(0.7, 1.3)
-    graph = trace(model, torch.zeros(1, 3, size, size), input_name="images", output_name="logits")
+    images = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        # TinyViT fills a cache of attention biases at its first run.
+        model(images)
+    graph = trace(model, images, input_name="images", output_name="logits")
     return remove_unused(fold_constants(module_names(graph)))

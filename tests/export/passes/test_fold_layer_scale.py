@@ -106,7 +106,7 @@ def test_what_is_not_certain_stays(layers, assert_same, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("beit", "cait", "convnext", "deit3", "xcit"))]
+    "name", ["vit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("beit", "cait", "convnext", "deit3"))]
 )
 def test_no_layer_scale_is_left_in_a_backbone(backbone, assert_same, name):
     model = backbone(name)

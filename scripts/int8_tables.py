@@ -1,0 +1,97 @@
+"""The tables of docs/int8.md, from `benchmarks/results/*.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def memory(result: Result) -> str:
+    """What calibrating takes."""
+    lines = ["| workers | memory above the model's own (MiB) | CPU ms per image |", "| --- | --- | --- |"]
+    lines += [f"| {r['workers']} | {r['above_own_mib']:.0f} | {r['cpu_ms_per_image']:.0f} |" for r in result["rows"]]
+    same = "the same bytes" if result["same_statistics"] else "DIFFERENT statistics"
+    facts = (
+        f"{result['model']}, {result['images']:,} images of {result['image_size']} pixels, "
+        f"{result['rows'][0]['tensors']} tensors observed; {same} whatever the workers. "
+        f"The limit is {result['limit_mib']:.0f} MiB."
+    )
+    return "\n".join([*lines, "", facts, "", origin(result)])
+
+
+def accuracy(result: Result) -> str:
+    """Top-1 and agreement of every way to INT8."""
+    lines = [
+        "| model | top-1 (%) | loss against fp32 (points, 95 % interval) | same answer as fp32 (%) | cosine |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in result["rows"].items():
+        low, high = row["drop_interval"]
+        drop = "-" if name == "fp32" else f"{row['drop']:+.2f} ({low:+.2f} to {high:+.2f})"
+        same = "-" if name == "fp32" else f"{100 * row['agreement']:.2f}"
+        lines.append(f"| {name} | {row['top1']:.2f} | {drop} | {same} | {row['cosine']:.5f} |")
+    model = result["model"]
+    shape = ", ".join(f"{key} {value}" for key, value in model["arguments"].items())
+    facts = (
+        f"{result['images']:,} test images of CIFAR-10; {model['architecture']} ({shape}), "
+        f"{result['calibration_images']} calibration images."
+    )
+    return "\n".join([*lines, "", facts, "", origin(result)])
+
+
+def latency(results: Iterable[Result]) -> str:
+    """Latency of every form at every instruction set, one table a machine."""
+    return "\n\n".join(_latency(result) for result in results)
+
+
+def _latency(result: Result) -> str:
+    parts = []
+    for name, levels in result["rows"].items():
+        for level, found in levels.items():
+            timed = found["candidates"]
+            lines = [f"| {name}, {_level(level, result)} | p50 ms | times OpenVINO fp32 |", "| --- | --- | --- |"]
+            for label, row in sorted(timed.items(), key=lambda item: float(item[1]["p50_ms"])):
+                median, low, high = row["times_fp32"]
+                lines.append(f"| {label} | {row['p50_ms']:.2f} | {median:.2f} ({low:.2f} to {high:.2f}) |")
+            targets = "; ".join(
+                f"{t['target']}: {t['value']:.2f}, limit {t['limit']:.2f}, {'met' if t['met'] else 'missed'}"
+                for t in found["targets"]
+            )
+            parts.append("\n".join([*lines, "", f"{targets}."]))
+    facts = "One thread, one image of 224 pixels, all in turn; the range is over rounds."
+    return "\n\n".join([*parts, facts, origin(result)])
+
+
+def _level(level: str, result: Result) -> str:
+    return str(result["level"]) if level == "native" else f"capped to {level}"
+
+
+def onnxruntime_forms(result: Result) -> str:
+    """The forms of an INT8 ViT on ONNX Runtime."""
+    names = [row["form"] for row in result["models"][0]["rows"]]
+    widths = [str(model["width"]) for model in result["models"]]
+    lines = [
+        f"| form | {' | '.join(f'times fp32, {width} wide' for width in widths)} | cosine with fp32 |",
+        f"| --- |{' --- |' * (len(widths) + 1)}",
+    ]
+    rows = {name: [_row(model, name) for model in result["models"]] for name in names}
+    for name, found in sorted(rows.items(), key=lambda item: float(item[1][0]["versus_fp32"])):
+        ratios = " | ".join(f"{row['versus_fp32']:.2f}" for row in found)
+        lines.append(f"| {name} | {ratios} | {min(row['cosine'] for row in found):.5f} |")
+    facts = (
+        f"ViT of 12 blocks, {result['image_size']} pixels, random weights, {result['threads']} thread, "
+        f"{result['clock']}; load average {result['device']['load_average_1min']} while it ran."
+    )
+    return "\n".join([*lines, "", facts, "", origin(result)])
+
+
+def _row(model: Mapping[str, Any], form: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(row for row in model["rows"] if row["form"] == form)
+    return found
+
+
+def origin(result: Result) -> str:
+    """The sentence that says what made a table."""
+    return f"Made by `{result['command']}` on {result['device']['cpu']} at commit `{result['commit'][:12]}`."
