@@ -22,7 +22,8 @@ from edgemim import __version__, artifact, cli
 from edgemim.cli import build_app
 from edgemim.errors import DeviceError, MissingDependencyError, OutputError, Preempted
 
-COMMANDS = ["pretrain", "distill", "finetune", "export", "check", "inspect", "convert", "list", "doctor", "quickstart"]
+COMMANDS = ["pretrain", "distill", "finetune", "export", "sensitivity", "check", "inspect", "convert", "list"]
+COMMANDS += ["doctor", "quickstart"]
 TRAINING = ("--data", "--recipe", "--epochs", "--steps", "--batch-size", "--seed", "--resume", "--overwrite")
 TRAINING += ("--deterministic", "--set", "--out", "--json")
 # Long options of each command; architecture: the same everywhere.
@@ -31,6 +32,7 @@ OPTIONS = {
     "distill": {*TRAINING, "--teacher", "--student", "--method", "--init"},
     "finetune": {*TRAINING},
     "export": {"--target", "--out", "--seed", "--gate", "--overwrite", "--json"},
+    "sensitivity": {"--target", "--out", "--seed", "--overwrite", "--json"},
     "check": {"--out", "--gate", "--backend", "--overwrite", "--json"},
     "inspect": {"--json"},
     "convert": {"--from", "--backbone", "--out", "--overwrite", "--set", "--json"},

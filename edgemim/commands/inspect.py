@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemim.artifact import Artifact, load_artifact
 from edgemim.commands import _options as o
 from edgemim.commands._ladder import climb_ladder, tell_ladder
 from edgemim.commands._output import emit
 from edgemim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgemim.artifact import Artifact
 
 
 def inspect(
@@ -34,6 +36,8 @@ def inspect(
 
     Example: edgemim inspect runs/bundle --parity --against runs/classifier
     """
+    from edgemim.artifact import load_artifact
+
     if (against or modules) and not parity:
         raise ConfigError("--against and --modules say how to compare; add --parity")
     artifact = load_artifact(path)
