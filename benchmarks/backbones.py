@@ -3,9 +3,9 @@
     python benchmarks/backbones.py [--only NAME ...] [--again]
 
 Each of `_parts/backbones.py` in a process of its own, one after another: random weights, exported as `edgemim export`
-does, compared with torch on 12 images in ONNX Runtime and OpenVINO, and given to NVIDIA's parser and builder where
+does, compared with torch on six images in ONNX Runtime and OpenVINO, and given to NVIDIA's parser and builder where
 tensorrt_rtx is installed. What is already in the result is not done again, unless asked for. A backbone takes half a
-minute to two minutes on one core, and up to 3 GiB of memory.
+minute to two minutes on one core, and up to 5 GiB of memory.
 
 What would make the answer wrong: weights so special that a wrong graph gives the right numbers (see the part); seconds
 on a machine with other work; NVIDIA's builder for this machine's TensorRT for RTX is not that of a Jetson's TensorRT.

@@ -28,7 +28,7 @@ def first_difference(
     """
     golden = Golden(images=images)
     limit = replace(LIMITS[precision], tolerance=tolerance)
-    exported = OnnxRung("the export", precision, graph, golden)
+    exported = OnnxRung("the export", precision, ir.to_proto(graph), golden)
     torch_rung = TorchRung(model, golden, exported.batch())
     step = compare(torch_rung, exported, read_layout(exported.graph()), golden, limit=limit)
     if not step.blocks:

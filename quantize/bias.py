@@ -102,34 +102,30 @@ def correct_bias(model: ir.Model, units: Iterable[Unit], bias: Vectors) -> ir.Mo
     nodes = {str(node.name): node for node in model.graph}
     for unit in units:
         if unit.name in bias:
-            name = next(node for site in unit.sites if site.is_weight for node, _ in site.readers)
-            add_to_bias(nodes[name], np.array(bias[unit.name]))
+            assert unit.layer is not None
+            add_to_bias(nodes[unit.layer[0]], np.array(bias[unit.name]))
     return model
 
 
 def _layers(graph: ir.Graph, units: Iterable[Unit], thresholds: Mapping[str, float], *, unsigned: bool) -> list[_Layer]:
     nodes = {str(node.name): node for node in graph}
-    found = []
-    for unit in units:
-        names = [name for site in unit.sites if site.is_weight for name, _ in site.readers]
-        if names and _has_means(nodes[names[0]]):
-            site = next(site for site in unit.sites if not site.is_weight)
-            found.append(
-                _Layer(
-                    unit=unit.name,
-                    node=nodes[names[0]],
-                    value=site.value,
-                    threshold=thresholds[site.key],
-                    levels=levels(site, unsigned=unsigned),
-                )
-            )
-    return found
+    return [
+        _Layer(
+            unit=unit.name,
+            node=nodes[unit.layer[0]],
+            value=unit.layer[1].value,
+            threshold=thresholds[unit.layer[1].key],
+            levels=levels(unit.layer[1], unsigned=unsigned),
+        )
+        for unit in units
+        if unit.layer is not None and _has_means(nodes[unit.layer[0]])
+    ]
 
 
 def _has_means(node: ir.Node) -> bool:
     if is_linear(node):
-        return not int_attribute(node, "transA")
-    return bool(node.op_type == "Conv" and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET")
+        return int_attribute(node, "transA") == 0
+    return node.op_type == "Conv" and str(node.attributes.get_string("auto_pad", "NOTSET")) == "NOTSET"
 
 
 def _means(layer: _Layer, values: Floats) -> tuple[Doubles, Doubles]:

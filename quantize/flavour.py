@@ -138,7 +138,11 @@ def write_flavours(
         draft.content = {
             **artifact.content,
             "flavours": [*others, *entries],
-            "calibration": {"file": CALIBRATION_FILE, "images": len(batches)},
+            "calibration": {
+                "file": CALIBRATION_FILE,
+                "images": len(batches),
+                "synthetic": batches.synthetic,
+            },
         }
         draft.record(
             "quantize",

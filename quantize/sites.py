@@ -64,6 +64,13 @@ class Unit:
         """The block it lies in, `blocks.7`: the name up to its last number; empty outside of any."""
         return block_of(self.name)
 
+    @property
+    def layer(self) -> tuple[str, Site] | None:
+        """Name of the node that has the weight, and the site of its input; None for anything but a layer."""
+        node = next((reader for site in self.sites if site.is_weight for reader, _ in site.readers), None)
+        data = next((site for site in self.sites if not site.is_weight), None)
+        return None if node is None or data is None else (node, data)
+
 
 def block_of(module: str) -> str:
     """`blocks.7` of `blocks.7.mlp.fc2`, the empty string of `head`."""

@@ -29,6 +29,9 @@ def caveats(
         found.append(f"this device decodes or resizes the golden images differently, by up to {levels} of 255 levels")
     if normalised:
         found.append(f"this device normalises the golden pixels differently, by up to {normalised:.3g}")
+    calibration = bundle.artifact.content.get("calibration")
+    if calibration is not None and calibration.get("synthetic"):
+        found.append("INT8 was calibrated on noise, for a trial of speed: the accuracy of INT8 means nothing")
     if bundle.batch > 1:
         found.append(f"every latency, in gates too, is of a run of {bundle.batch} images")
     found += _about_target(bundle, device, trials)

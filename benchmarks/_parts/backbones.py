@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgemim.models.build import build_backbone, classifiers, input_size
 
 CLASSES = 10
-IMAGES = 12
+IMAGES = 6
 _NOISE = 0.1
 # Side of the cells of noise that an image is made of, in pixels of the image before it is enlarged.
 _CELLS = (2, 3, 5, 8, 16, 64)
@@ -140,7 +140,7 @@ def build(backbone: Backbone) -> tuple[nn.Module, Tensor]:
     """A model in eval mode, and images for it.
 
     Returns:
-        The model, whose outputs [B, 10] are at most 1, and float32 images [12, 3, H, W].
+        The model, whose outputs [B, 10] are at most 1, and float32 images [6, 3, H, W].
     """
     rng = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():

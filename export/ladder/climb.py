@@ -181,7 +181,7 @@ def compare(
     modules = pairs.compare(name for names in inside.values() for name in names)
     sources = layout.sources({**found, **modules})
     passed |= excused({**found, **modules}, sources, limit, before)
-    named = None if first is None else culprit({**found, **modules}, inside[first], sources, limit, before)
+    named = None if first is None else culprit({**found, **modules}, inside[first], sources, limit, before) or first
     other.close()
     return Step(
         name=other.name,

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import torch
 
@@ -135,16 +136,14 @@ class OnnxRung(Rung):
         precision: `fp32`, `fp16`, `bf16` or `int8`, as the graph carries it.
     """
 
-    def __init__(self, name: str, precision: str, source: Path | ir.Model, golden: Golden) -> None:
+    def __init__(self, name: str, precision: str, source: Path | onnx.ModelProto, golden: Golden) -> None:
         self.name, self.precision = name, precision
         self._source, self._golden = source, golden
         self._open: tuple[tuple[str, ...], Any] | None = None
 
     def graph(self) -> ir.Model:
-        """The graph that is tapped; a file is read again at every call, so that its weights are not kept."""
-        model = ir.load(self._source) if isinstance(self._source, Path) else self._source
-        halves = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
-        return round_every_value(model) if halves else model
+        """The graph that is tapped."""
+        return ir.from_proto(self._proto())
 
     def batch(self) -> int:
         """Images that the graph takes at a time."""
@@ -167,7 +166,7 @@ class OnnxRung(Rung):
         For INT8 with the settings under which the runtime measures it.
         """
         entries = int8_settings(cpu_identity()["isa"]) if self.precision == "int8" else {}
-        source = self._source if isinstance(self._source, Path) else _serialised(self._source)
+        source = self._source if isinstance(self._source, Path) else self._source.SerializeToString()
         with vendor_failures("onnxruntime", f"run {self.name}", *_failures()):
             session = open_session(source, entries=entries)
             name = session.get_outputs()[0].name
@@ -176,6 +175,13 @@ class OnnxRung(Rung):
     def close(self) -> None:
         """Free the session."""
         self._open = None
+
+    def _proto(self) -> onnx.ModelProto:
+        """The graph that is tapped; a file is read again every time, so that its weights are not kept."""
+        proto = onnx.load(self._source) if isinstance(self._source, Path) else self._source
+        if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in proto.graph.initializer):
+            return ir.to_proto(round_every_value(ir.from_proto(proto)))
+        return proto
 
     def _call(self, session: Any, index: int, names: Sequence[str]) -> list[Array]:
         source = session.get_inputs()[0]
@@ -188,7 +194,7 @@ class OnnxRung(Rung):
         if self._open is None or self._open[0] != values:
             self._open = None
             with vendor_failures("onnxruntime", f"load {self.name}", *_failures()):
-                self._open = values, open_session(_with_outputs(self.graph(), values), optimised=False)
+                self._open = values, open_session(_with_outputs(self._proto(), values), optimised=False)
         return self._open[1]
 
 
@@ -208,18 +214,16 @@ def _keep_input(name: str, keep: Callable[[str, torch.Tensor], None]) -> Callabl
     return hook
 
 
-def _with_outputs(model: ir.Model, values: Sequence[str]) -> bytes:
+def _with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> bytes:
     """The model with further outputs, behind its own."""
-    proto = ir.to_proto(model)
-    known = {output.name for output in proto.graph.output}
-    for value in dict.fromkeys(values):
-        if value not in known:
-            proto.graph.output.add(name=value)
-    return bytes(proto.SerializeToString())
-
-
-def _serialised(model: ir.Model) -> bytes:
-    return bytes(ir.to_proto(model).SerializeToString())
+    own = [output.name for output in model.graph.output]
+    added = [value for value in dict.fromkeys(values) if value not in own]
+    for value in added:
+        model.graph.output.add(name=value)
+    serialized = bytes(model.SerializeToString())
+    # The model may be the caller's.
+    del model.graph.output[len(own) :]
+    return serialized
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -90,7 +90,7 @@ def _departure(step: Step) -> str:
     block = step.blocks[step.first]
     where = f"{step.name} departs from {step.against} first in {step.first}"
     if block.snr_db is None:
-        return f"{where}: {step.culprit or step.first} gives values that are not finite"
+        return f"{where}: {step.culprit} gives values that are not finite"
     before = "" if step.before_db is None else f", {step.before_db:.1f} dB in the block before"
     measured = f"{where} ({_decibels(block)}{before})"
     if step.before_db is not None and step.before_db - block.snr_db < _BUILT_UP_DB:

@@ -187,11 +187,11 @@ class _Tracer:
     def _multiply(self, node: ir.Node) -> list[Labels] | None:
         """A MatMul of two activations: what a head reads at one side becomes one group.
 
-        The output has labels only where the left input has none: an attention's sum of values.
+        The output has labels only where the left input has none: the weights of an attention's sum of values.
         """
         left, right = (self.values.get(value) for value in node.inputs)
         shape = static_shape(node.outputs[0])
-        if right is None or right.ndim < 2 or shape is None or is_constant(node.inputs[0]):
+        if right is None or right.ndim < 2 or shape is None:
             return None
         self._unite(right, right[..., :1, :1])
         if left is None:

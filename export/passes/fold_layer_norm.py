@@ -29,10 +29,9 @@ _SUPPRESSED = 0.5
 def fold_layer_norm(model: ir.Model) -> ir.Model:
     """Fold the affine of every LayerNormalization that only linear layers with a bias read, and that is even enough."""
     channels = follow_channels(model)
-    members = np.bincount(channels.groups, minlength=len(channels.groups))[channels.groups]
     for source in channels.sources:
         node = source.weight.node
-        alone = (channels.uses[source.labels] == WEIGHTS).all() and (members[source.labels] == 1).all()
+        alone = (channels.uses[source.labels] == WEIGHTS).all()
         if node.op_type != "LayerNormalization" or not alone or not _is_even(source.weight.read()):
             continue
         readers = [(linear, labels) for linear, labels in channels.readers if np.isin(labels, source.labels).any()]

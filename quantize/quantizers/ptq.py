@@ -38,7 +38,8 @@ from edgemim.quantize.qdq import check_qdq
 from edgemim.quantize.quantizers import QUANTIZERS
 from edgemim.quantize.quantizers._base import Quantizer
 from edgemim.quantize.recipe import Recipe, place, quantize_model
-from edgemim.quantize.smooth import Smoothed, find_smoothing, smooth
+from edgemim.quantize.smooth import smooth
+from edgemim.quantize.smooth_search import Smoothed, find_smoothing
 from edgemim.quantize.statistics.collect import collect
 from edgemim.runtime.targets._base import Target
 

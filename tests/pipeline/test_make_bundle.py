@@ -67,11 +67,23 @@ def test_the_calibration_record_names_training_images_only(made: tuple[Artifact,
     assert record["count"] == len(record["images"]) == 8
     assert [image["sha256"] for image in record["images"]] == [train[image["index"]] for image in record["images"]]
     assert len({image["index"] for image in record["images"]}) == 8
-    assert artifact.content["calibration"] == {"file": "calibration.json", "images": 8}
+    assert artifact.content["calibration"] == {"file": "calibration.json", "images": 8, "synthetic": False}
 
 
 def test_the_user_hears_that_the_calibration_images_are_few(made: tuple[Artifact, list[str]]) -> None:
     assert made[1] == ["calibration on 8 images is unreliable; use 128 or more"]
+
+
+def test_noise_is_calibrated_on_only_when_it_is_asked_for_and_the_bundle_says_so(
+    classifier: Path, tmp_path: Path
+) -> None:
+    settings = BundleSettings(calibration="random:8", calibration_count=8, evaluation="none")
+    said: list[str] = []
+    artifact = make_bundle(classifier, tmp_path / "bundle", settings, say=said.append)
+    assert artifact.content["calibration"]["synthetic"] is True
+    assert any("random" in line for line in said), said
+    report = check_bundle(artifact.path, tmp_path / "report", runs=1, seconds=0.01)
+    assert any("calibrated on noise" in caveat for caveat in report["caveats"])
 
 
 def test_gates_and_candidates_land_in_the_bundle(made: tuple[Artifact, list[str]]) -> None:

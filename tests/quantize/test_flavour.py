@@ -54,7 +54,7 @@ def test_the_new_artifact_has_everything_of_the_old_one_and_the_flavour(attentio
         "nodes": {},
         "golden": {"max_abs": pytest.approx(0, abs=1e-6), "cosine": pytest.approx(1)},
     }
-    assert written.content["calibration"] == {"file": "calibration.json", "images": 4}
+    assert written.content["calibration"] == {"file": "calibration.json", "images": 4, "synthetic": False}
     assert json.loads(written.file("calibration.json").read_text())["seed"] == 3
 
 

@@ -40,7 +40,7 @@ def rung(vit) -> Callable[..., OnnxRung]:
     """`rung(proto, name="other", precision="int8")`: a model on the golden images."""
 
     def make(proto: onnx.ModelProto, name: str = "other", precision: str = "int8") -> OnnxRung:
-        return OnnxRung(name, precision, ir.from_proto(proto), vit.golden)
+        return OnnxRung(name, precision, proto, vit.golden)
 
     return make
 

@@ -33,7 +33,7 @@ def test_every_module_follows_torch_or_is_scaled_and_undone(make_checkpoint, nam
     checkpoint = make_checkpoint(name, size, num_classes=10, **_FAMILIES[name])
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     golden = Golden(images=checkpoint.preprocess.normalise(pixels))
-    fp32 = OnnxRung("fp32", "fp32", ir.from_proto(ir.to_proto(export_graph(checkpoint))), golden)
+    fp32 = OnnxRung("fp32", "fp32", ir.to_proto(export_graph(checkpoint)), golden)
     (step,) = climb(fp32, [], golden, model=checkpoint.model, every_module=True).steps
     assert (step.first, step.departs_fused) == (None, False)
     assert len(step.modules) > 20

@@ -159,11 +159,29 @@ def test_a_head_that_is_always_zero_stays(layers, assert_same):
     assert np.abs(_weight(model, "wk")[:, 2:] / before[0][:, 2:] - 1).min() > 1e-3
 
 
+def test_a_reader_of_two_attentions_is_left_alone(layers, assert_same):
+    # Its weights cannot undo one factor for some tokens and another one for the others.
+    model = layers("""
+        g (float[1, 5, 3] x, float[3, 4] w1, float[3, 4] w2, float[4, 6] wo) => (float[1, 10, 6] y)
+        { v1 = MatMul (x, w1)  v2 = MatMul (x, w2)  t = Transpose <perm = [0, 2, 1]> (x)  p = MatMul (x, t)
+          a = Softmax <axis = -1> (p)  m1 = MatMul (a, v1)  m2 = MatMul (p, v2)
+          j = Concat <axis = 1> (m1, m2)  y = MatMul (j, wo) }
+    """)
+    before = _weight(model, "wo")
+    assert_same(model, equalise_heads)
+    np.testing.assert_array_equal(_weight(model, "wo"), before)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "kept"),
     [
         (f"{_TURN} (k)", f"k_abs = Abs (k)  {_TURN} (k_abs)", ("wq", "bq", "wk")),
         ("p = MatMul (q, t)", "p = MatMul (q, t)  e = Sigmoid (q)", ("wq", "bq", "wk")),
+        (
+            "p = MatMul (q, t)",
+            "p = MatMul (q, t)  u = Transpose <perm = [0, 1, 3, 2]> (v)  e = MatMul (q, u)",
+            ("wq", "bq", "wk", "wv", "bv", "wo"),
+        ),
         ("float[1, 5, 6] y)", "float[1, 5, 6] y, float[1, 5, 4] q_all)", ("wq", "bq", "wk")),
         ("k_all = MatMul (n, wk)", "k_all = MatMul (n, wk)  e = MatMul (x, wk)", ("wq", "bq", "wk")),
         ("m = MatMul (a, v)", "v_act = Sigmoid (v)  m = MatMul (a, v_act)", ("wv", "bv", "wo")),
@@ -175,6 +193,7 @@ def test_a_head_that_is_always_zero_stays(layers, assert_same):
     ids=[
         "keys bent",
         "queries read elsewhere",
+        "queries with an unknown partner",
         "queries are an output",
         "weights of keys shared",
         "values bent",

@@ -9,10 +9,12 @@ from edgemim.export.passes.fold_attention_scale import fold_attention_scale
 
 # One projection, split into queries, keys and values of two heads of four channels as timm does it.
 _FUSED = """
-    g (float[1, 5, 3] x, float[3, 24] w, float[24] b, float[5, 4] table, float[4] norm_scale, float[4] norm_bias)
+    g (float[1, 5, 3] x, float[3, 24] w, float[24] b, float[5, 4] table,
+       float[1, 2, 1, 4] token, float[4] norm_scale, float[4] norm_bias)
     => (float[1, 2, 5, 4] y)
     <int64[5] split = {1, 5, 3, 2, 4}, int64[3] merged = {2, 5, 5}, int64[4] heads = {1, 2, 5, 5},
      int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
+     int64[1] five = {5},
      float scale = {0.5}, float root = {0.7071067811865476}, float inverse = {2}, float minus = {-0.5},
      float[2, 1, 1] per_head = {0.5, 0.25}>
     { product = MatMul (x, w)  qkv = Add (product, b)  parts = Reshape (qkv, split)
@@ -65,8 +67,18 @@ def test_both_sides_get_the_root_of_the_scale(graph, run):
         f"near = Slice (q, zero, two, three)  far = Slice (q, two, four, three)  minus_far = Neg (far)"
         f"  turned = Concat <axis = 3> (minus_far, near)  cosine = Mul (q, table)  sine = Mul (turned, table)"
         f"  rotated = Add (cosine, sine)  s = Mul (rotated, scale)  {_TURN} (k)  logits = MatMul (s, kt)",
+        f"m = ReduceMax (q, one)  s = Mul (m, scale)  {_TURN} (k)  logits = MatMul (s, kt)",
     ],
-    ids=["queries", "roots", "keys", "scores", "scores in another layout", "channels reordered", "rotary"],
+    ids=[
+        "queries",
+        "roots",
+        "keys",
+        "scores",
+        "scores in another layout",
+        "channels reordered",
+        "rotary",
+        "largest of the heads",
+    ],
 )
 def test_the_scale_is_folded_wherever_it_stands(attention, assert_same, body):
     model = attention(body)
@@ -86,12 +98,13 @@ def test_norms_of_queries_and_keys_take_the_scale(attention, assert_same):
     np.testing.assert_array_equal(model.graph.initializers["w"].const_value.numpy(), weights)
 
 
-def test_queries_from_a_layer_of_their_own_are_folded_too(layers, assert_same):
+def test_queries_that_are_the_sum_of_two_layers_are_folded_in_both(layers, assert_same):
     model = layers("""
-        g (float[1, 5, 3] x, float[3, 4] a, float[3, 4] b, float[4] c) => (float[1, 5, 5] y)
+        g (float[1, 5, 3] x, float[3, 4] a, float[3, 4] a2, float[3, 4] b, float[4] c) => (float[1, 5, 5] y)
         <float scale = {0.5}>
-        { q = MatMul (x, a)  p = MatMul (x, b)  k = Add (p, c)  s = Mul (q, scale)
-          t = Transpose <perm = [0, 2, 1]> (k)  logits = MatMul (s, t)  y = Softmax <axis = -1> (logits) }
+        { q1 = MatMul (x, a)  q2 = MatMul (x, a2)  q = Sub (q1, q2)  p = MatMul (x, b)  k = Add (p, c)
+          s = Mul (q, scale)  t = Transpose <perm = [0, 2, 1]> (k)  logits = MatMul (s, t)
+          y = Softmax <axis = -1> (logits) }
     """)
     assert_same(model, fold_attention_scale)
     assert not _scalings(model)
@@ -113,6 +126,12 @@ def test_queries_from_a_layer_of_their_own_are_folded_too(layers, assert_same):
         f"s = Mul (q, scale)  {_TURN} (k)  l = MatMul (s, kt)  e = Sigmoid (kt)"
         "  f = MatMul (q, e)  logits = Add (l, f)",
         f"{_TURN} (k)  l = MatMul (q, kt)  logits = Div (scale, l)",
+        f"r = Div (root, q)  s = Mul (r, scale)  {_TURN} (k)  logits = MatMul (s, kt)",
+        f"f = ReduceMax (x)  r = Div (f, q)  s = Mul (r, scale)  {_TURN} (k)  logits = MatMul (s, kt)",
+        f"early = Slice (q, zero, two, two)  late = Slice (q, three, five, two)"
+        f"  r = Concat <axis = 2> (early, token, late)  s = Mul (r, scale)  {_TURN} (k)  logits = MatMul (s, kt)",
+        f"s = Mul (q, scale)  {_TURN} (k)  l = MatMul (s, kt)  e = LayerNormalization (q, norm_scale)"
+        "  f = ReduceSum (e)  logits = Add (l, f)",
     ],
     ids=[
         "keys read elsewhere",
@@ -125,6 +144,10 @@ def test_queries_from_a_layer_of_their_own_are_folded_too(layers, assert_same):
         "queries with two partners",
         "queries with an unknown partner",
         "divided by the scores",
+        "inverse queries",
+        "divided by the queries",
+        "a constant token",
+        "queries normalised elsewhere",
     ],
 )
 def test_what_is_not_certain_stays(attention, assert_same, body):

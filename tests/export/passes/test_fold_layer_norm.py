@@ -103,6 +103,12 @@ def test_norms_with_one_affine_are_folded_each(layers, assert_same):
         f"{_HEAD}) => (float[1, 4, 6] y) <int64[6] pads = {{0, 1, 0, 0, 0, 0}}, int64[1] one = {{1}},"
         f" int64[1] five = {{5}}> {{ {_NORM}  m = Pad (n, pads)  p = MatMul (m, w)  q = Add (p, b)"
         "  y = Slice (q, one, five, one) }",
+        "g (float[1, 4, 3] x, float[3] gamma, float[3] beta, float[3] g2, float[3] b2, float[3, 6] w, float[6] b)"
+        f" => (float[1, 8, 6] y) {{ {_NORM}  z = Abs (x)  m = LayerNormalization (z, g2, b2)"
+        "  c = Concat <axis = 1> (n, m)  p = MatMul (c, w)  y = Add (p, b) }",
+        "g (float[1, 4, 3] x, float[3] gamma, float[3] beta, float[3] g2, float[3] b2, float[6, 6] w, float[6] b)"
+        f" => (float[1, 4, 6] y) {{ {_NORM}  z = Abs (x)  m = LayerNormalization (z, g2, b2)"
+        "  c = Concat <axis = 2> (n, m)  p = MatMul (c, w)  y = Add (p, b) }",
         "g (float[1, 4, 3] x, float[4, 3] gamma, float[4, 3] beta, float[3, 6] w, float[6] b) => (float[1, 4, 6] y)"
         "{ n = LayerNormalization <axis = 1> (x, gamma, beta)  p = MatMul (n, w)  y = Add (p, b) }",
     ],
@@ -116,6 +122,8 @@ def test_norms_with_one_affine_are_folded_each(layers, assert_same):
         "padding of zeros in the Conv",
         "depthwise",
         "padding of zeros before",
+        "two norms for different tokens",
+        "two norms side by side",
         "over two axes",
     ],
 )

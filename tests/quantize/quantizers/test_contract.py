@@ -55,7 +55,7 @@ def test_the_flavours_stand_beside_fp32_and_name_their_quantizer(quantized):
     for flavour in found:
         assert flavour["name"].startswith("int8-")
         assert (flavour["quantizer"], flavour["base"]) == (name, "fp32")
-    assert artifact.content["calibration"] == {"file": "calibration.json", "images": 24}
+    assert artifact.content["calibration"] == {"file": "calibration.json", "images": 24, "synthetic": False}
 
 
 def test_the_graph_is_standard_int8_with_zero_points_of_zero(quantized):
