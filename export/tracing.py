@@ -40,6 +40,9 @@ def trace(model: torch.nn.Module, images: torch.Tensor, *, input_name: str, outp
     """
     deployed = reparameterise(model)
     with _step_by_step_attention(deployed), _quiet(), torch.no_grad():
+        if deployed is not model:
+            # A merged copy has lost what some layers compute at their first run and keep (TinyViT's attention biases).
+            deployed(images)
         try:
             program = torch.onnx.export(
                 deployed,
