@@ -168,8 +168,9 @@ class _Tracer:
         axis, x = _AFFINE[node.op_type], node.inputs[0]
         last = node.op_type == "BatchNormalization" or node.attributes.get_int("axis", -1) in (-1, _rank(x) - 1)
         if last and all(is_constant(value) for value in node.inputs[1:] if value is not None):
-            weight, *rest = (Constant(node=node, position=i, axis=0) for i in range(1, min(len(node.inputs), 3)))
-            self._add_source(node.outputs[0], axis, weight, rest[0] if rest else None, None)
+            has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
+            bias = Constant(node=node, position=2, axis=0) if has_bias else None
+            self._add_source(node.outputs[0], axis, Constant(node=node, position=1, axis=0), bias, None)
 
     def _add_source(
         self, output: ir.Value, axis: int, weight: Constant, bias: Constant | None, linear: Linear | None
@@ -187,7 +188,7 @@ class _Tracer:
     def _multiply(self, node: ir.Node) -> list[Labels] | None:
         """A MatMul of two activations: what a head reads at one side becomes one group.
 
-        The output has labels only where the left input has none: the weights of an attention's sum of values.
+        The output has labels only where the left input has none, as the weights of an attention's sum.
         """
         left, right = (self.values.get(value) for value in node.inputs)
         shape = static_shape(node.outputs[0])

@@ -19,7 +19,7 @@ from edgemim.export.passes._channels import WEIGHTS, Labels, Source, follow_chan
 from edgemim.export.passes._linear import Doubles, Linear, find_linear
 from edgemim.export.passes._moves import LAYOUT
 
-# Ops that what is added to a channel passes through as the channel itself.
+# Ops that only move values: what is added to a channel before them could be added after them.
 _MOVES = (*LAYOUT, "Concat", "Gather", "Pad", "Slice", "Split")
 
 # A channel is suppressed when its gamma is below this share of the median.
