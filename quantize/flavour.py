@@ -93,6 +93,7 @@ def write_flavours(
     settings: Mapping[str, Any],
     packages: tuple[str, ...],
     measured: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
     overwrite: bool,
 ) -> Artifact:
     """Write everything of `artifact` plus INT8 flavours, once they ran on the golden inputs.
@@ -106,6 +107,7 @@ def write_flavours(
         settings: Of the quantizer, as plain values.
         packages: Whose versions go into the provenance.
         measured: What calibration found, for the calibration record.
+        notes: What a user should know of that, beside the notes of `batches`.
 
     Raises:
         EdgemimError: ONNX Runtime gives values that are not finite.
@@ -127,7 +129,8 @@ def write_flavours(
         }
         entries.append(entry)
         files[entry["file"]] = serialized
-    record = batches.record() | {"measured": {**_measured_before(artifact), **(measured or {})}}
+    remarks = [*batches.notes, *notes]
+    record = batches.record() | {"notes": remarks, "measured": {**_measured_before(artifact), **(measured or {})}}
     with create_artifact(out, "onnx", overwrite=overwrite) as draft:
         draft.copy_from(artifact)
         for name, serialized in files.items():
@@ -149,7 +152,7 @@ def write_flavours(
             quantizer=quantizer,
             source=artifact.fingerprint,
             settings=dict(settings),
-            calibration={"images": len(batches), "seed": batches.seed, "notes": list(batches.notes)},
+            calibration={"images": len(batches), "seed": batches.seed, "notes": remarks},
             versions={package: version(package) for package in packages},
         )
     return load_artifact(out, "onnx")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Answers = npt.NDArray[np.int64]
 
 FP32_TOLERANCE = 1e-3
 # Cosines below these do not come from rounding: the engine computes something else.
@@ -51,6 +52,8 @@ class Accuracy:
             difference; None as above, or without a reference.
         agreement: Share of images given the same class as the reference.
         cosine, cosine_worst: Cosine with the reference's outputs, mean and smallest over the images.
+        knn_agreement: Share of images that get the same answer from the gallery as with the reference; None without
+            a gallery or a reference.
     """
 
     n: int
@@ -61,6 +64,7 @@ class Accuracy:
     agreement: float | None
     cosine: float | None
     cosine_worst: float | None
+    knn_agreement: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the report."""
@@ -92,6 +96,8 @@ def measure_accuracy(
     labels: npt.NDArray[np.int64] | None,
     reference: Floats | None,
     classifies: bool,
+    answers: Answers | None = None,
+    reference_answers: Answers | None = None,
 ) -> Accuracy:
     """Accuracy of outputs [N, K], N >= 1, on labels [N] and against the reference's outputs [N, K].
 
@@ -99,6 +105,8 @@ def measure_accuracy(
         labels: Class numbers, or None.
         reference: The fp32 outputs on the same images, or None.
         classifies: Whether the outputs are class scores.
+        answers, reference_answers: What a gallery says of each image, [N], to the candidate and to the reference; see
+            `edgemim.runtime.neighbours`.
     """
     predicted = outputs.argmax(axis=1)
     right = drop = agreement = None
@@ -119,6 +127,7 @@ def measure_accuracy(
         agreement=agreement,
         cosine=_mean(similar),
         cosine_worst=None if similar is None else float(similar.min()),
+        knn_agreement=_share_equal(answers, reference_answers),
     )
 
 
@@ -131,6 +140,10 @@ def cosines(ours: Floats, theirs: Floats) -> npt.NDArray[np.float64]:
     products = np.einsum("nk,nk->n", a, b)
     similar = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     return np.where(both_zero, 1.0, np.clip(similar, -1.0, 1.0))
+
+
+def _share_equal(ours: Answers | None, theirs: Answers | None) -> float | None:
+    return None if ours is None or theirs is None else float((ours == theirs).mean())
 
 
 def _mean(values: npt.NDArray[np.float64] | None) -> float | None:

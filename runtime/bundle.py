@@ -27,7 +27,10 @@ from edgemim.runtime.targets._base import PRECISIONS, Setting, Target
 # Raised when a bundle of an older edgemim can no longer be read.
 SCHEMA_VERSION = 2
 EVALUATION = "evaluation.zip"
+GALLERY = "gallery.zip"
 GOLDEN_IMAGES = "golden/images.zip"
+# The classes of a gallery are its own, not the model's.
+_ANY_CLASSES = 2**31
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 # What a graph may take: dtype and layout by encoding.
@@ -88,6 +91,7 @@ class Bundle:
         class_names: None for a model without a classification head.
         gates: Limits by gate name, in the gate's unit.
         evaluation: None if the bundle carries no images.
+        gallery: Images among which the neighbours of the evaluation images are looked for; None if it carries none.
     """
 
     artifact: Artifact
@@ -104,6 +108,7 @@ class Bundle:
     golden: Golden
     gates: Mapping[str, float]
     evaluation: Evaluation | None
+    gallery: Evaluation | None
 
     @property
     def classifies(self) -> bool:
@@ -142,6 +147,7 @@ def write_bundle(
     golden: Iterable[bytes] | None = None,
     gates: Mapping[str, float] | None = None,
     evaluation: Iterable[tuple[bytes, int | None]] | None = None,
+    gallery: Iterable[tuple[bytes, int | None]] | None = None,
     choice: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Artifact:
@@ -155,6 +161,7 @@ def write_bundle(
             that stays on the machine that prepared them.
         gates: Limits that `check` holds every candidate to.
         evaluation: Encoded images with a class number each, or without any.
+        gallery: Other images, with classes of their own or without any, to look for neighbours in.
         choice: What a search on the exporting machine came to, as plain values for the manifest.
 
     Raises:
@@ -177,6 +184,7 @@ def write_bundle(
             "candidates": [asdict(candidate) for candidate in candidates],
             "golden": {**onnx.content["golden"], "images": None if golden is None else GOLDEN_IMAGES},
             "evaluation": None,
+            "gallery": None,
             "gates": limits,
             "choice": None if choice is None else dict(choice),
         }
@@ -184,6 +192,9 @@ def write_bundle(
             classes = int(onnx.content["num_classes"])
             facts = write_evaluation(draft.path(EVALUATION), evaluation, classes=classes)
             draft.content["evaluation"] = {"file": EVALUATION, **facts}
+        if gallery is not None:
+            facts = write_evaluation(draft.path(GALLERY), gallery, classes=_ANY_CLASSES)
+            draft.content["gallery"] = {"file": GALLERY, **facts}
         draft.record("bundle", target=target.name, gates=limits, onnx=onnx.fingerprint)
     return load_bundle(out).artifact
 
@@ -279,7 +290,8 @@ def _bundle(artifact: Artifact) -> Bundle:
         candidates=tuple(_candidate(artifact, values) for values in content["candidates"]),
         golden=_golden(artifact, preprocess),
         gates=check_limits(content["gates"]),
-        evaluation=_evaluation(artifact),
+        evaluation=_images(artifact, content["evaluation"], classes=int(content["num_classes"])),
+        gallery=_images(artifact, content.get("gallery"), classes=_ANY_CLASSES),
     )
 
 
@@ -331,12 +343,10 @@ def _load(artifact: Artifact, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def _evaluation(artifact: Artifact) -> Evaluation | None:
-    facts = artifact.content["evaluation"]
+def _images(artifact: Artifact, facts: Mapping[str, Any] | None, *, classes: int) -> Evaluation | None:
     if facts is None:
         return None
-    classes = int(artifact.content["num_classes"])
-    evaluation = open_evaluation(artifact.file(facts["file"]), count=int(facts["count"]), classes=classes)
-    if facts["labelled"] != (evaluation.labels is not None):
+    images = open_evaluation(artifact.file(facts["file"]), count=int(facts["count"]), classes=classes)
+    if facts["labelled"] != (images.labels is not None):
         raise ConfigError(f"its manifest says labelled={facts['labelled']}, {facts['file']} disagrees")
-    return evaluation
+    return images

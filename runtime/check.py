@@ -119,7 +119,8 @@ def _measure(
 ) -> Trial | None:
     """Steps 2 to 4 of the module's list; returns the reference of the accuracies."""
     images = 0 if bundle.evaluation is None else len(bundle.evaluation)
-    total, done = len(trials) + images + len(trials) * protocol.rounds, 0
+    others = 0 if bundle.gallery is None or not images else len(bundle.gallery)
+    total, done = len(trials) + images + others + len(trials) * protocol.rounds, 0
 
     def tick() -> None:
         nonlocal done

@@ -49,6 +49,13 @@ GATES = {
             high=1.0,
         ),
         Gate(name="cosine.min", meaning="mean cosine with fp32's outputs", most=False, low=-1.0, high=1.0),
+        Gate(
+            name="knn_agreement.min",
+            meaning="share of images that get the same answer from the gallery as with fp32",
+            most=False,
+            low=0.0,
+            high=1.0,
+        ),
     )
 }
 

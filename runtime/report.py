@@ -82,6 +82,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
+    galleries = any((row["accuracy"] or {}).get("knn_agreement") is not None for row in rows)
     head = (
         "candidate",
         "backend",
@@ -92,6 +93,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
         "top-1",
         "agreement",
         "cosine",
+        *(("k-NN agreement",) if galleries else ()),
         "MB",
         "",
     )
@@ -107,6 +109,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
                 _with_error(accuracy.get("top1"), accuracy.get("top1_se")),
                 _number(accuracy.get("agreement"), 4),
                 _number(accuracy.get("cosine"), 5),
+                *((_number(accuracy.get("knn_agreement"), 4),) if galleries else ()),
                 f"{row['size_bytes'] / 1e6:.2f}",
                 _state(row),
             )
@@ -124,7 +127,7 @@ def _state(row: Mapping[str, Any]) -> str:
 
 def _notes(report: Mapping[str, Any]) -> str:
     reference = report["reference"]
-    against = f"Agreement and cosine are with {reference} on the same images. " if reference else ""
+    against = f"Agreements and cosine are with {reference} on the same images. " if reference else ""
     accuracies = [row["accuracy"] for row in report["candidates"] if row["accuracy"] is not None]
     images = f"Accuracy is of {accuracies[0]['n']:,} images, ± one standard error. " if accuracies else ""
     batch = report["protocol"]["batch"]

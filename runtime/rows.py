@@ -77,6 +77,7 @@ def _measured(trial: Trial) -> dict[str, float | Missing]:
         "top1.max_drop": judged("top1_drop"),
         "agreement.min": judged("agreement"),
         "cosine.min": judged("cosine"),
+        "knn_agreement.min": judged("knn_agreement"),
     }
 
 
@@ -86,6 +87,8 @@ def _reason(name: str, accuracy: Accuracy | None) -> str:
         return "the bundle has no evaluation images"
     if name != "top1" and accuracy.cosine is None:
         return "no fp32 candidate could serve as the reference"
+    if name == "knn_agreement":
+        return "the bundle has no gallery"
     if accuracy.agreement is not None:
         return "the evaluation images have no labels"
     return "the evaluation images have no labels, or the model has no classes"

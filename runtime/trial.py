@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from edgemim.errors import DeviceError
 from edgemim.preprocess import read_image
-from edgemim.runtime.accuracy import Accuracy, Floats, GoldenMatch, compare_golden, measure_accuracy
+from edgemim.runtime.accuracy import Accuracy, Answers, Floats, GoldenMatch, compare_golden, measure_accuracy
 from edgemim.runtime.backends._base import Engine, Session
 from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.latency import Latency, LatencyProtocol, Samples, measure_latency, summarise
+from edgemim.runtime.neighbours import nearest_answers
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
 
 Tick = Callable[[], None]
@@ -47,7 +49,6 @@ class Trial:
     accuracy: Accuracy | None = None
     samples: Samples | None = None
     latency: Latency | None = None
-    _rows: list[Floats] = field(default_factory=list, repr=False)
 
     @property
     def label(self) -> str:
@@ -110,10 +111,7 @@ def start(trial: Trial, bundle: Bundle, cache: Path, threads: int) -> None:
 
 
 def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | None:
-    """Run the evaluation images in order through the trials that are in; returns the reference used.
-
-    A batch is decoded and prepared once, then given to every trial, so the memory needed does not grow with
-    the number of images.
+    """Run the evaluation images, and the gallery, through the trials that are in; returns the reference used.
 
     Args:
         trials: Those that were started.
@@ -121,19 +119,10 @@ def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | Non
         tick: Called after every image.
     """
     assert bundle.evaluation is not None
-    encoded = bundle.evaluation.encoded()
-    while part := list(itertools.islice(encoded, bundle.batch)):
-        inputs = bundle.arrays(np.stack([bundle.preprocess.pixels(read_image(data)) for data in part]))
-        for trial in still_in(trials):
-            outputs = trial.infer(bundle, inputs)
-            if outputs is not None:
-                trial._rows.append(outputs[: len(part)])
-        for _ in part:
-            tick()
+    outputs = _run_all(trials, bundle, bundle.evaluation, tick)
     for trial in still_in(trials):
-        trial.outputs = np.concatenate(trial._rows)
-        if not np.isfinite(trial.outputs).all():
-            trial.disqualified = "its outputs on the evaluation images are not all finite"
+        trial.outputs = outputs[trial.label]
+    answers = {} if bundle.gallery is None else _answers(trials, bundle, bundle.gallery, tick)
     reference = find_reference(trials)
     for trial in still_in(trials):
         assert trial.outputs is not None
@@ -142,8 +131,43 @@ def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | Non
             labels=bundle.evaluation.labels,
             reference=None if reference is None else reference.outputs,
             classifies=bundle.classifies,
+            answers=answers.get(trial.label),
+            reference_answers=None if reference is None else answers.get(reference.label),
         )
     return reference
+
+
+def _answers(trials: Sequence[Trial], bundle: Bundle, gallery: Evaluation, tick: Tick) -> dict[str, Answers]:
+    """By label, what the gallery says of every evaluation image."""
+    outputs = _run_all(trials, bundle, gallery, tick)
+    return {
+        trial.label: nearest_answers(trial.outputs, outputs[trial.label], gallery.labels)
+        for trial in still_in(trials)
+        if trial.outputs is not None
+    }
+
+
+def _run_all(trials: Sequence[Trial], bundle: Bundle, images: Evaluation, tick: Tick) -> dict[str, Floats]:
+    """Outputs on all images, in order, by label of the trials that are in afterwards.
+
+    A batch is decoded and prepared once, then given to every trial, so the memory needed does not grow with
+    the number of images.
+    """
+    rows: dict[str, list[Floats]] = {trial.label: [] for trial in trials}
+    encoded = images.encoded()
+    while part := list(itertools.islice(encoded, bundle.batch)):
+        inputs = bundle.arrays(np.stack([bundle.preprocess.pixels(read_image(data)) for data in part]))
+        for trial in still_in(trials):
+            outputs = trial.infer(bundle, inputs)
+            if outputs is not None:
+                rows[trial.label].append(outputs[: len(part)])
+        for _ in part:
+            tick()
+    found = {trial.label: np.concatenate(rows[trial.label]) for trial in still_in(trials)}
+    for trial in still_in(trials):
+        if not np.isfinite(found[trial.label]).all():
+            trial.disqualified = "its outputs on the evaluation images are not all finite"
+    return found
 
 
 def find_reference(trials: Sequence[Trial]) -> Trial | None:

@@ -21,6 +21,20 @@ def memory(result: Result) -> str:
     return "\n".join([*lines, "", facts, "", origin(result)])
 
 
+def export_time(result: Result) -> str:
+    """From a checkpoint to an INT8 bundle."""
+    wall, cpu = (" / ".join(f"{row[key]:.1f}" for row in result["rows"]) for key in ("wall_s", "cpu_s"))
+    met = "met" if result["met"] else "missed"
+    lines = [
+        "| model | calibration images | seconds, each run | CPU seconds, each run |",
+        "| --- | --- | --- | --- |",
+        f"| {result['model']} | {result['images']} | {wall} | {cpu} |",
+        "",
+        f"The limit is {result['limit_s']:.0f} s: {met}, with {result['wall_s']:.1f} s in the median.",
+    ]
+    return "\n".join([*lines, "", origin(result)])
+
+
 def accuracy(result: Result) -> str:
     """Top-1 and agreement of every way to INT8."""
     lines = [

@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-cifar10-gpu": lambda: method_tables.ranking(_read(_GPU)),
     "methods-cost": lambda: method_tables.cost_of_an_update(_read("methods_cifar10/cpu/timing")),
     "calibration-memory": lambda: int8_tables.memory(_read("calibration_memory")),
+    "export-time": lambda: int8_tables.export_time(_read("export_time")),
     "int8-accuracy": lambda: int8_tables.accuracy(_read("int8_accuracy")),
     "int8-x86": lambda: int8_tables.latency(_read_all("int8_x86_*")),
     "int8-onnxruntime": lambda: int8_tables.onnxruntime_forms(_read("int8_onnxruntime")),

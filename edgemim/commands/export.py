@@ -41,6 +41,15 @@ def export(
         ),
     ] = None,
     evaluation_count: Annotated[int, typer.Option("--evaluation-count", min=1)] = 2000,
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            "--gallery",
+            help="Data whose training images travel in the bundle, to compare neighbours with fp32's.",
+            metavar="DATA",
+        ),
+    ] = None,
+    gallery_count: Annotated[int, typer.Option("--gallery-count", min=1)] = 1000,
     gate: o.Gate = None,
     max_drop: Annotated[
         float,
@@ -80,7 +89,7 @@ def export(
     from edgemim.config import build
     from edgemim.runtime.gates import parse_gates
 
-    keep(out, checkpoint, calibration, evaluation)
+    keep(out, checkpoint, calibration, evaluation, gallery)
     gates = parse_gates(gate) if gate else {}
     values = {
         "target": target,
@@ -89,6 +98,8 @@ def export(
         "calibration_count": calibration_count,
         "evaluation": evaluation or "",
         "evaluation_count": evaluation_count,
+        "gallery": gallery or "",
+        "gallery_count": gallery_count,
         "gates": gates,
         "max_drop": max_drop,
         "minutes": minutes,

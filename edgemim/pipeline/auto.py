@@ -19,14 +19,30 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
-Evaluation = Callable[[], Iterable[tuple[bytes, int | None]]]
+Images = Callable[[], Iterable[tuple[bytes, int | None]]]
 
 # Without labels nobody knows the top-1; outputs this close to fp32's seldom change an answer.
 LEAST_COSINE = 0.99
+LEAST_KNN_AGREEMENT = 0.95
 
 # A search tries many candidates: each is timed briefly, those that are left once more and longer.
 _SEARCH_SECONDS, _SEARCH_RUNS = 2.0, 40
 _FINAL_SECONDS, _FINAL_RUNS = 5.0, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What candidates are compared on; each call gives the encoded images anew, with labels or without.
+
+    Attributes:
+        evaluation: The images whose outputs count.
+        gallery: Those among which their neighbours are looked for; None: there are none.
+        labelled: Whether the evaluation images have labels that the model's classes can be held against.
+    """
+
+    evaluation: Images
+    gallery: Images | None
+    labelled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +63,21 @@ class Auto:
         return self.threads or describe_device().default_threads
 
 
-def budget(gates: Mapping[str, float], *, max_drop: float, labelled: bool) -> dict[str, float]:
+def budget(gates: Mapping[str, float], evidence: Evidence, *, max_drop: float) -> dict[str, float]:
     """The limits that a candidate must keep: the user's gates, and closeness to fp32 where they do not speak of it."""
-    close = {"top1.max_drop", "top1.min", "agreement.min", "cosine.min"}
+    close = {"top1.max_drop", "top1.min", "agreement.min", "cosine.min", "knn_agreement.min"}
     if close & set(gates):
         return dict(gates)
-    return {**gates, "top1.max_drop": max_drop} if labelled else {**gates, "cosine.min": LEAST_COSINE}
+    if evidence.labelled:
+        return {**gates, "top1.max_drop": max_drop}
+    neighbours = {} if evidence.gallery is None else {"knn_agreement.min": LEAST_KNN_AGREEMENT}
+    return {**gates, "cosine.min": LEAST_COSINE, **neighbours}
 
 
 def search_flavours(
     onnx: Artifact,
     batches: Calibration,
-    evaluation: Evaluation,
+    evidence: Evidence,
     folder: Path,
     *,
     target: Target,
@@ -71,7 +90,7 @@ def search_flavours(
 
     Args:
         onnx: The float flavours.
-        evaluation: Gives the evaluation images anew with every call.
+        evidence: What candidates are compared on.
         folder: For rounds that are done; a search in the same folder goes on.
         limits: The budget.
 
@@ -85,7 +104,8 @@ def search_flavours(
     bench = Bench(
         target=target,
         gates=limits,
-        evaluation=evaluation,
+        evaluation=evidence.evaluation,
+        gallery=evidence.gallery,
         folder=folder,
         threads=auto.used_threads,
         seconds=_SEARCH_SECONDS,
@@ -100,7 +120,7 @@ def search_flavours(
 
 def choose_on_this_machine(
     onnx: Artifact,
-    evaluation: Evaluation,
+    evidence: Evidence,
     folder: Path,
     *,
     target: Target,
@@ -114,7 +134,10 @@ def choose_on_this_machine(
         `chosen` (None if no candidate keeps the budget), `candidates`, `verdict`, `budget` and the machine.
     """
     bundle = folder / "final"
-    write_bundle(onnx, bundle, target=target, gates=limits, evaluation=evaluation(), overwrite=True)
+    gallery = None if evidence.gallery is None else evidence.gallery()
+    write_bundle(
+        onnx, bundle, target=target, gates=limits, evaluation=evidence.evaluation(), gallery=gallery, overwrite=True
+    )
     report = check_bundle(
         bundle,
         folder / "final-report",
@@ -173,6 +196,7 @@ def _candidate(row: Row) -> dict[str, Any]:
         "p50_ms": None if row["latency"] is None else row["latency"]["p50_ms"],
         **right,
         "agreement": accuracy.get("agreement"),
+        "knn_agreement": accuracy.get("knn_agreement"),
         "within_budget": bool(row["passed"]),
         "disqualified": row["disqualified"],
     }

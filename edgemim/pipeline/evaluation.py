@@ -36,11 +36,20 @@ def evaluation_images(checkpoint: Checkpoint, spec: str) -> Images | None:
     return images
 
 
+def gallery_images(checkpoint: Checkpoint, spec: str) -> Images:
+    """Training images of `spec`, none of which is an evaluation image of the same data."""
+    return open_splits(spec, seed=trained_on(checkpoint).seed).train
+
+
 def has_labels(images: Images, checkpoint: Checkpoint) -> bool:
     """Whether top-1 can be measured: every image has a label, and the model has classes."""
+    return is_labelled(images) and checkpoint.num_classes > 0
+
+
+def is_labelled(images: Images) -> bool:
+    """Whether every image has a label."""
     labels: Any = images.labels
-    known = labels is not None and not (np.asarray(labels) == UNLABELLED).any()
-    return bool(known) and checkpoint.num_classes > 0
+    return labels is not None and not bool((np.asarray(labels) == UNLABELLED).any())
 
 
 def encoded(images: Images, *, count: int, seed: int, labelled: bool) -> Iterator[tuple[bytes, int | None]]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgemim.artifact import Artifact, refuse_existing, writing
+from edgemim.artifact import Artifact, refuse_existing
+from edgemim.data.images import Images
 from edgemim.errors import ConfigError, DataError
 from edgemim.models.checkpoint import Checkpoint, load_checkpoint
-from edgemim.pipeline.auto import Auto, budget, choose_on_this_machine, search_flavours
+from edgemim.pipeline.auto import Auto, Evidence, budget, choose_on_this_machine, search_flavours
 from edgemim.pipeline.calibration import calibration_batches, calibration_images, export_float, golden_rows
-from edgemim.pipeline.evaluation import encoded, evaluation_images, has_labels
+from edgemim.pipeline.evaluation import encoded, evaluation_images, gallery_images, has_labels, is_labelled
+from edgemim.pipeline.scratch import CALIBRATION_STATE, scratch
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.gates import check_limits
 from edgemim.runtime.targets import TARGETS
+
+# In the scratch folder: what every call makes anew, the same each time.
+_MADE_ANEW = ("float", "int8", "batch", "pixels")
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -37,8 +39,12 @@ class BundleSettings:
         evaluation: Data set whose test split travels in the bundle; empty: the one the checkpoint was trained on;
             `none`: no evaluation images.
         evaluation_count: Largest number of evaluation images.
+        gallery: Data set whose training images travel in the bundle, to look for neighbours of the evaluation images
+            in; empty: none.
+        gallery_count: Largest number of gallery images.
         gates: Limits that `check` holds every candidate to.
-        max_drop: `auto`: largest loss of top-1 (a share) where there are labels; without, the mean cosine must be 0.99.
+        max_drop: `auto`: largest loss of top-1 (a share) where there are labels; without, the mean cosine must be 0.99,
+            and the k-NN agreement 0.95 where there is a gallery.
         minutes: `auto`: no round is begun that would end after so many.
         threads: `auto`: of one inference; 0: the physical cores.
         input: `pixels`: the graphs take uint8 [B, H, W, 3] and normalise it; `float`: normalised float32 [B, 3, H, W].
@@ -54,6 +60,8 @@ class BundleSettings:
     calibration_count: int = 300
     evaluation: str = ""
     evaluation_count: int = 2000
+    gallery: str = ""
+    gallery_count: int = 1000
     gates: dict[str, float] = field(default_factory=dict)
     max_drop: float = 0.005
     minutes: float = 20.0
@@ -79,7 +87,8 @@ def make_bundle(
 ) -> Artifact:
     """Export a checkpoint, quantize it or search on this machine, and write a bundle.
 
-    With `auto` the rounds that are done lie beside `out` until the bundle is written; the same call goes on there.
+    Calibration and finished rounds of the search lie beside `out` until the bundle is written; the same call goes on
+    there.
 
     Args:
         checkpoint_path: A checkpoint folder.
@@ -102,39 +111,34 @@ def make_bundle(
     limits = check_limits(settings.gates)
     checkpoint = load_checkpoint(checkpoint_path)
     images = calibration_images(checkpoint, settings.calibration, seed=settings.seed)
-    evaluation = _Evaluation.of(checkpoint, settings)
+    evidence = _evidence(checkpoint, settings)
     quantizer = _quantizer(settings)
     if settings.precision == "auto":
-        limits = _budget(settings, limits, evaluation)
-    with _scratch(out, keep=settings.precision == "auto") as folder:
+        limits = _budget(settings, limits, evidence)
+    with scratch(out, anew=_MADE_ANEW) as folder:
         flavours = ("fp32",) if settings.precision == "fp32" else target.flavours
         onnx = export_float(checkpoint, images, folder / "float", output=settings.output, flavours=flavours)
         auto = Auto(minutes=settings.minutes, threads=settings.threads)
-        found: dict[str, Any] = {}
+        found: dict[str, Any] | None = None
         if settings.precision != "fp32":
             batches = calibration_batches(
                 checkpoint, settings.calibration, count=settings.calibration_count, seed=settings.seed, say=say
             )
-            if quantizer is not None:
-                onnx = quantizer.quantize(onnx, batches, folder / "int8", target=target)
+            state = folder / CALIBRATION_STATE
+            if evidence is None or quantizer is not None:
+                onnx = quantizer.quantize(
+                    onnx, batches, folder / "int8", target=target, state=state, say=say, progress=progress
+                )
             else:
                 onnx, found = search_flavours(
-                    onnx,
-                    batches,
-                    evaluation.again,
-                    folder,
-                    target=target,
-                    limits=limits,
-                    auto=auto,
-                    say=say,
-                    progress=progress,
+                    onnx, batches, evidence, folder, target=target, limits=limits, auto=auto, say=say, progress=progress
                 )
         onnx = _fit_inputs(onnx, settings, folder)
         choice = None
-        if settings.precision == "auto":
+        if found is not None and evidence is not None:
             say("measuring what is left once more, side by side")
             choice = found | choose_on_this_machine(
-                onnx, evaluation.again, folder, target=target, limits=limits, auto=auto, progress=progress
+                onnx, evidence, folder, target=target, limits=limits, auto=auto, progress=progress
             )
         return write_bundle(
             onnx,
@@ -142,61 +146,42 @@ def make_bundle(
             target=target,
             golden=[images.encoded(row) for row in golden_rows(images)],
             gates=limits,
-            evaluation=evaluation.again() if evaluation.there else None,
+            evaluation=None if evidence is None else evidence.evaluation(),
+            gallery=None if evidence is None or evidence.gallery is None else evidence.gallery(),
             choice=choice,
             overwrite=overwrite,
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Evaluation:
-    """The evaluation images, as often as they are wanted."""
-
-    there: bool
-    labelled: bool
-    again: Callable[[], Iterable[tuple[bytes, int | None]]]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, settings: BundleSettings) -> _Evaluation:
-        images = evaluation_images(checkpoint, settings.evaluation)
-        if images is None:
-            return cls(there=False, labelled=False, again=tuple)
-        labelled = has_labels(images, checkpoint)
-        return cls(
-            there=True,
-            labelled=labelled,
-            again=lambda: encoded(images, count=settings.evaluation_count, seed=settings.seed, labelled=labelled),
-        )
+def _evidence(checkpoint: Checkpoint, settings: BundleSettings) -> Evidence | None:
+    """The evaluation images and the gallery; None if there is nothing to evaluate on."""
+    images = evaluation_images(checkpoint, settings.evaluation)
+    if images is None:
+        if settings.gallery:
+            raise ConfigError(
+                "a gallery is for evaluation images, and there are none; give some with --evaluation DATA"
+            )
+        return None
+    labelled = has_labels(images, checkpoint)
+    others = gallery_images(checkpoint, settings.gallery) if settings.gallery else None
+    return Evidence(
+        evaluation=lambda: encoded(images, count=settings.evaluation_count, seed=settings.seed, labelled=labelled),
+        gallery=None if others is None else lambda: _gallery(others, settings),
+        labelled=labelled,
+    )
 
 
-def _budget(settings: BundleSettings, limits: Mapping[str, float], evaluation: _Evaluation) -> dict[str, float]:
+def _gallery(images: Images, settings: BundleSettings) -> Iterator[tuple[bytes, int | None]]:
+    return encoded(images, count=settings.gallery_count, seed=settings.seed, labelled=is_labelled(images))
+
+
+def _budget(settings: BundleSettings, limits: Mapping[str, float], evidence: Evidence | None) -> dict[str, float]:
     """What a candidate of `auto` must keep."""
     if settings.batch > 1:
         raise ConfigError(f"--precision auto measures one image per run; got --batch {settings.batch}")
-    if not evaluation.there:
+    if evidence is None:
         raise DataError("--precision auto compares candidates on evaluation images; give some with --evaluation DATA")
-    return check_limits(budget(limits, max_drop=settings.max_drop, labelled=evaluation.labelled))
-
-
-@contextmanager
-def _scratch(out: Path, *, keep: bool) -> Iterator[Path]:
-    """A folder beside `out`; with `keep` it has a fixed name, and stays if something fails, for the next call."""
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if not keep:
-            temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent)
-    if not keep:
-        with temporary as name:
-            yield Path(name)
-        return
-    folder = out.parent / f".{out.name}.search"
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        # Made anew by every call, and the same each time; the rounds stay.
-        for name in ("float", "pixels"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    return check_limits(budget(limits, evidence, max_drop=settings.max_drop))
 
 
 def _fit_inputs(onnx: Artifact, settings: BundleSettings, folder: Path) -> Artifact:

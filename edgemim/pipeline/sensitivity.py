@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgemim.artifact import Artifact, create_artifact, load_artifact, refuse_existing, write_bytes, write_text, writing
+from edgemim.artifact import Artifact, create_artifact, load_artifact, refuse_existing, write_bytes, write_text
 from edgemim.errors import ConfigError, MissingDependencyError
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.pipeline.calibration import calibration_batches, export_float
+from edgemim.pipeline.scratch import CALIBRATION_STATE, scratch
 from edgemim.runtime.device import describe_device
 from edgemim.runtime.targets import TARGETS
 
@@ -63,7 +63,7 @@ def find_sensitivity(
 ) -> Artifact:
     """Export, calibrate, measure every unit, and write `sensitivity.json` and `sensitivity.png`.
 
-    Variants that are done are kept beside `out` until the end; the same call goes on there.
+    The calibration and variants that are done are kept beside `out` until the end; the same call goes on there.
 
     Raises:
         ConfigError: Unknown target or placement; no data to calibrate on.
@@ -79,14 +79,12 @@ def find_sensitivity(
     batches = calibration_batches(
         checkpoint, settings.calibration, count=settings.calibration_count, seed=settings.seed, say=say
     )
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent)
-    state = out.parent / f".{out.name}.state.json"
-    with scratch as folder:
-        onnx = export_float(checkpoint, batches.images, Path(folder) / "onnx")
+    with scratch(out, anew=("onnx",)) as folder:
+        onnx = export_float(checkpoint, batches.images, folder / "onnx")
         say(f"calibrating on {len(batches)} images")
-        prepared = PTQ(placements=(settings.placement,)).prepare(onnx, batches, target)
+        prepared = PTQ(placements=(settings.placement,)).prepare(
+            onnx, batches, target, state=folder / CALIBRATION_STATE, say=say, progress=progress
+        )
         recipe = prepared.recipes[settings.placement].without(*_additions(prepared, settings.placement))
         found = measure_sensitivity(
             prepared.model,
@@ -95,19 +93,18 @@ def find_sensitivity(
             list(islice(batches, settings.images)),
             classifies=checkpoint.num_classes > 0,
             workers=describe_device().default_threads,
-            state=state,
+            state=folder / "variants.json",
             progress=progress,
         )
-    content = found.to_dict() | {"architecture": checkpoint.architecture, "settings": asdict(settings)}
-    with create_artifact(out, "report", overwrite=overwrite) as draft:
-        write_text(draft.path(_FILE), json.dumps(content, indent=1) + "\n")
-        picture = _picture(found, say)
-        if picture is not None:
-            write_bytes(draft.path(_PICTURE), picture)
-        draft.content = {"report": "sensitivity", "placement": found.placement, "units": len(found.units)}
-        draft.provenance = [dict(record) for record in checkpoint.artifact.provenance]
-        draft.record("sensitivity", checkpoint=checkpoint.artifact.fingerprint, settings=asdict(settings))
-    state.unlink(missing_ok=True)
+        content = found.to_dict() | {"architecture": checkpoint.architecture, "settings": asdict(settings)}
+        with create_artifact(out, "report", overwrite=overwrite) as draft:
+            write_text(draft.path(_FILE), json.dumps(content, indent=1) + "\n")
+            picture = _picture(found, say)
+            if picture is not None:
+                write_bytes(draft.path(_PICTURE), picture)
+            draft.content = {"report": "sensitivity", "placement": found.placement, "units": len(found.units)}
+            draft.provenance = [dict(record) for record in checkpoint.artifact.provenance]
+            draft.record("sensitivity", checkpoint=checkpoint.artifact.fingerprint, settings=asdict(settings))
     return load_artifact(out, "report")
 
 

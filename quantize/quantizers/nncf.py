@@ -18,7 +18,7 @@ import io
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from edgemim.quantize.flavour import NewFlavour, check_preprocess, read_fp32, wr
 from edgemim.quantize.graph import is_transformer, unshare_weights
 from edgemim.quantize.qdq import check_qdq, make_signed, name_modules
 from edgemim.quantize.quantizers import QUANTIZERS
-from edgemim.quantize.quantizers._base import Quantizer
+from edgemim.quantize.quantizers._base import Progress, Quantizer, Say, silent
 from edgemim.runtime.targets._base import Target
 
 
@@ -46,7 +46,16 @@ class NNCF(Quantizer):
     fast_bias_correction: bool = True
 
     def quantize(
-        self, artifact: Artifact, batches: Calibration, out: Path | str, *, target: Target, overwrite: bool = False
+        self,
+        artifact: Artifact,
+        batches: Calibration,
+        out: Path | str,
+        *,
+        target: Target,
+        overwrite: bool = False,
+        state: Path | None = None,
+        say: Say = silent,
+        progress: Progress | None = None,
     ) -> Artifact:
         """See `Quantizer.quantize`."""
         refuse_existing(Path(out), overwrite=overwrite)
@@ -54,6 +63,7 @@ class NNCF(Quantizer):
         check_preprocess(artifact, batches)
         transformer = is_transformer(model)
         unshare_weights(model)
+        batches = replace(batches, progress=progress or batches.progress)
         quantized = self._run(model, batches, artifact.content["input"]["name"], transformer)
         if "uint8" not in target.activation_dtypes:
             make_signed(quantized)

@@ -36,11 +36,12 @@ from edgemim.quantize.measure import activations, record, tensors, thresholds
 from edgemim.quantize.placement._base import Placed
 from edgemim.quantize.qdq import check_qdq
 from edgemim.quantize.quantizers import QUANTIZERS
-from edgemim.quantize.quantizers._base import Quantizer
+from edgemim.quantize.quantizers._base import Progress, Quantizer, Say, silent
 from edgemim.quantize.recipe import Recipe, place, quantize_model
 from edgemim.quantize.smooth import smooth
 from edgemim.quantize.smooth_search import Smoothed, find_smoothing
 from edgemim.quantize.statistics.collect import collect
+from edgemim.quantize.statistics.saturation import saturation_notes
 from edgemim.runtime.targets._base import Target
 
 
@@ -53,12 +54,14 @@ class Prepared:
         placed: What each placement found.
         recipes: By placement, those that found something.
         measured: Maximum, threshold and saturation of every site, for the calibration record.
+        notes: What a user should know of the ranges, one sentence each.
     """
 
     model: onnx.ModelProto
     placed: Mapping[str, Placed]
     recipes: Mapping[str, Recipe]
     measured: Mapping[str, Any]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,20 @@ class PTQ(Quantizer):
     workers: int = 0
 
     def quantize(
-        self, artifact: Artifact, batches: Calibration, out: Path | str, *, target: Target, overwrite: bool = False
+        self,
+        artifact: Artifact,
+        batches: Calibration,
+        out: Path | str,
+        *,
+        target: Target,
+        overwrite: bool = False,
+        state: Path | None = None,
+        say: Say = silent,
+        progress: Progress | None = None,
     ) -> Artifact:
         """See `Quantizer.quantize`."""
         refuse_existing(Path(out), overwrite=overwrite)
-        prepared = self.prepare(artifact, batches, target)
+        prepared = self.prepare(artifact, batches, target, state=state, say=say, progress=progress)
         flavours = [
             flavour
             for recipe in prepared.recipes.values()
@@ -93,8 +105,17 @@ class PTQ(Quantizer):
         ]
         return self.write(artifact, out, flavours, batches, prepared, overwrite=overwrite)
 
-    def prepare(self, artifact: Artifact, batches: Calibration, target: Target) -> Prepared:
-        """Place and calibrate, without writing anything.
+    def prepare(
+        self,
+        artifact: Artifact,
+        batches: Calibration,
+        target: Target,
+        *,
+        state: Path | None = None,
+        say: Say = silent,
+        progress: Progress | None = None,
+    ) -> Prepared:
+        """Place and calibrate, without writing an artifact; see `Quantizer.quantize` for the arguments.
 
         Raises:
             EdgemimError: No placement finds anything in this model.
@@ -113,8 +134,14 @@ class PTQ(Quantizer):
             smoothed = find_smoothing(model, units, batches, ranges=self.ranges, target=target, workers=workers)
         equal = ir.to_proto(smooth(ir.from_proto(model), units, smoothed.factors))
         sites = activations(unit for found in placed.values() for unit in found.units)
-        statistics = collect(equal.SerializeToString(), batches, tensors(sites), workers=workers)
+        serialized = equal.SerializeToString(deterministic=True)
+        statistics = collect(
+            serialized, batches, tensors(sites), workers=workers, state=state, progress=progress or batches.progress
+        )
         limits = thresholds(sites, statistics, self.ranges, target)
+        notes = saturation_notes(statistics, limits)
+        for note in (*statistics.notes, *notes):
+            say(note)
         bias = find_bias(equal, units, limits, batches, target=target, workers=workers) if self.bias_correction else {}
         recipes = {
             name: Recipe(placement=name, thresholds=limits, smoothing=smoothed.factors, bias=bias)
@@ -122,7 +149,7 @@ class PTQ(Quantizer):
             if found.units
         }
         measured = record(limits, statistics, smoothed.alphas)
-        return Prepared(model=model, placed=placed, recipes=recipes, measured=measured)
+        return Prepared(model=model, placed=placed, recipes=recipes, measured=measured, notes=notes)
 
     def write(
         self,
@@ -144,6 +171,7 @@ class PTQ(Quantizer):
             settings={"ranges": self.ranges, "smooth": self.smooth, "bias_correction": self.bias_correction},
             packages=("onnx", "onnx-ir", "onnxruntime", "numpy"),
             measured=prepared.measured,
+            notes=prepared.notes,
             overwrite=overwrite,
         )
 

@@ -16,7 +16,7 @@ from edgemim.runtime.check import check_bundle
 from edgemim.runtime.device import cpu_identity
 from edgemim.runtime.targets._base import Target
 
-Evaluation = Callable[[], Iterable[tuple[bytes, int | None]]]
+Images = Callable[[], Iterable[tuple[bytes, int | None]]]
 Progress = Callable[[int, int], None]
 
 
@@ -27,7 +27,7 @@ class Bench:
     Attributes:
         target: What the candidates are for.
         gates: The budget, as limits of `check`.
-        evaluation: Called once a round; encoded images with labels or without.
+        evaluation, gallery: Called once a round; encoded images with labels or without. `gallery` may be None.
         folder: For scratch bundles, engines and finished rounds.
         threads: Of one inference.
         seconds, runs: Least time and least number of timed runs of each candidate.
@@ -35,7 +35,8 @@ class Bench:
 
     target: Target
     gates: Mapping[str, float]
-    evaluation: Evaluation
+    evaluation: Images
+    gallery: Images | None
     folder: Path
     threads: int
     seconds: float
@@ -67,7 +68,10 @@ def measure_round(bench: Bench, onnx: Artifact, progress: Progress | None) -> Ro
     """
     bundle = bench.folder / f"bundle-{onnx.fingerprint[:16]}"
     if not bundle.exists():
-        write_bundle(onnx, bundle, target=bench.target, gates=bench.gates, evaluation=bench.evaluation())
+        gallery = None if bench.gallery is None else bench.gallery()
+        write_bundle(
+            onnx, bundle, target=bench.target, gates=bench.gates, evaluation=bench.evaluation(), gallery=gallery
+        )
     key = _key(bench, bundle)
     kept = bench.folder / f"round-{key}.json"
     if kept.is_file():

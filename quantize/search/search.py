@@ -33,6 +33,7 @@ Row = Mapping[str, Any]
 Say = Callable[[str], None]
 
 _SENSITIVITY_IMAGES = 16
+CALIBRATION_STATE = "calibration.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,14 @@ class _Search:
 
     def run(self) -> Found:
         self.started = self.clock()
-        self.prepared = self.quantizer.prepare(self.source, self.batches, self.bench.target)
+        self.prepared = self.quantizer.prepare(
+            self.source,
+            self.batches,
+            self.bench.target,
+            state=self.bench.folder / CALIBRATION_STATE,
+            say=self.say,
+            progress=self.progress,
+        )
         base = [Mix(name=f"int8-{name}", recipe=recipe) for name, recipe in self.prepared.recipes.items()]
         self.made = {mix.name: mix for mix in base}
         first = self._round(base)

@@ -9,16 +9,22 @@ import pytest
 
 from edgemim.artifact import load_artifact
 from edgemim.errors import ConfigError, DataError
-from edgemim.pipeline.auto import LEAST_COSINE, budget, nearest
+from edgemim.pipeline.auto import LEAST_COSINE, LEAST_KNN_AGREEMENT, Evidence, budget, nearest
 from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
 
 
-def test_labels_decide_what_the_budget_is() -> None:
-    assert budget({}, max_drop=0.005, labelled=True) == {"top1.max_drop": 0.005}
-    assert budget({}, max_drop=0.005, labelled=False) == {"cosine.min": LEAST_COSINE}
-    assert budget({"p99_ms": 8.0}, max_drop=0.01, labelled=True) == {"p99_ms": 8.0, "top1.max_drop": 0.01}
+def test_labels_and_gallery_decide_what_the_budget_is() -> None:
+    labelled = Evidence(evaluation=tuple, gallery=None, labelled=True)
+    unlabelled = Evidence(evaluation=tuple, gallery=None, labelled=False)
+    gallery = Evidence(evaluation=tuple, gallery=tuple, labelled=False)
+    assert budget({}, labelled, max_drop=0.005) == {"top1.max_drop": 0.005}
+    assert budget({}, unlabelled, max_drop=0.005) == {"cosine.min": LEAST_COSINE}
+    expected = {"cosine.min": LEAST_COSINE, "knn_agreement.min": LEAST_KNN_AGREEMENT}
+    assert budget({}, gallery, max_drop=0.005) == expected
+    assert budget({"p99_ms": 8.0}, labelled, max_drop=0.01) == {"p99_ms": 8.0, "top1.max_drop": 0.01}
     # Who says himself how close is close enough, is taken at his word.
-    assert budget({"agreement.min": 0.99}, max_drop=0.01, labelled=True) == {"agreement.min": 0.99}
+    assert budget({"agreement.min": 0.99}, labelled, max_drop=0.01) == {"agreement.min": 0.99}
+    assert budget({"knn_agreement.min": 0.9}, gallery, max_drop=0.01) == {"knn_agreement.min": 0.9}
 
 
 def _row(name: str, value: float | None, limit: float = 2.0) -> dict[str, object]:

@@ -71,7 +71,46 @@ def test_the_calibration_record_names_training_images_only(made: tuple[Artifact,
 
 
 def test_the_user_hears_that_the_calibration_images_are_few(made: tuple[Artifact, list[str]]) -> None:
-    assert made[1] == ["calibration on 8 images is unreliable; use 128 or more"]
+    artifact, said = made
+    assert said[0] == "calibration on 8 images is unreliable; use 128 or more"
+    assert said == json.loads(artifact.file("calibration.json").read_text("utf-8"))["notes"]
+
+
+def test_a_gallery_is_of_training_images(classifier: Path, classes: Path, tmp_path: Path) -> None:
+    made = bundle(classifier, tmp_path / "bundle", precision="fp32", gallery=str(classes), gallery_count=6)
+    loaded = load_bundle(made.path)
+    assert loaded.gallery is not None
+    assert loaded.gallery.labels is not None
+    found = [hashlib.sha256(data).hexdigest() for data in loaded.gallery.encoded()]
+    assert len(set(found)) == 6
+    assert set(found) <= set(hashes(open_splits(str(classes), seed=SEED).train))
+
+
+def test_a_gallery_without_evaluation_images_is_refused(classifier: Path, classes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gallery needs evaluation images, and there are none; give some"):
+        bundle(classifier, tmp_path / "bundle", gallery=str(classes), evaluation="none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_was_interrupted_goes_on_after_its_calibration(
+    classifier: Path, made: tuple[Artifact, list[str]], tmp_path: Path
+) -> None:
+    out, calls = tmp_path / "bundle", list[tuple[int, int]]()
+    values = {"calibration_count": 8, "gates": {"top1.max_drop": 0.02, "p99_ms": 50.0}}
+    settings = build(BundleSettings, values)
+
+    def stop_after_calibration(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_bundle(classifier, out, settings, say=print, progress=stop_after_calibration)
+    assert [path.name for path in tmp_path.iterdir()] == [".bundle.work"]
+    artifact = make_bundle(classifier, out, settings, say=print, progress=lambda *done: calls.append(done))
+    assert not calls  # no image was run again
+    assert artifact.content == made[0].content
+    assert artifact.files == made[0].files
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_noise_is_calibrated_on_only_when_it_is_asked_for_and_the_bundle_says_so(

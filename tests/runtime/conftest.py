@@ -186,6 +186,7 @@ def world(tmp_path: Path) -> SimpleNamespace:
         target: str = "x86",
         gates: Mapping[str, float] | None = None,
         evaluation: Any = "labelled",
+        gallery: Any = None,
         golden: list[bytes] | str | None = "golden",
         **options: Any,
     ) -> Path:
@@ -194,7 +195,9 @@ def world(tmp_path: Path) -> SimpleNamespace:
         artifact = onnx(f"{name}-onnx", **options)
         chosen = TARGETS.get(target)
         out = tmp_path / name
-        return write_bundle(artifact, out, target=chosen, golden=files, gates=gates, evaluation=images).path
+        return write_bundle(
+            artifact, out, target=chosen, golden=files, gates=gates, evaluation=images, gallery=gallery
+        ).path
 
     return SimpleNamespace(
         onnx=onnx,

@@ -87,3 +87,21 @@ def test_outputs_of_another_shape_disqualify() -> None:
     match = compare_golden(rows([1, 0, 0]), rows([1, 0]), "fp32")
     assert match.reason is not None
     assert "[1, 3]" in match.reason
+
+
+def test_the_knn_agreement_is_the_share_of_equal_answers() -> None:
+    ours = rows([2, 1], [0, 3], [1, 1], [4, 1])
+    found = measure_accuracy(
+        ours,
+        labels=None,
+        reference=ours,
+        classifies=False,
+        answers=np.array([3, 1, 0, 7]),
+        reference_answers=np.array([3, 1, 2, 7]),
+    )
+    assert found.knn_agreement == 0.75
+
+
+def test_without_a_gallery_there_is_no_knn_agreement() -> None:
+    ours = rows([2, 1])
+    assert measure_accuracy(ours, labels=None, reference=ours, classifies=False).knn_agreement is None

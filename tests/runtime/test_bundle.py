@@ -137,7 +137,23 @@ def test_a_bundle_of_an_older_schema_gets_one_clear_line(world: SimpleNamespace)
 
 
 def test_a_bundle_without_images_has_no_evaluation(world: SimpleNamespace) -> None:
-    assert load_bundle(world.bundle(evaluation=None)).evaluation is None
+    bundle = load_bundle(world.bundle(evaluation=None))
+    assert (bundle.evaluation, bundle.gallery) == (None, None)
+
+
+def test_a_gallery_has_classes_of_its_own(world: SimpleNamespace) -> None:
+    images = [(data, 1000 + i) for i, (data, _) in enumerate(world.labelled(3))]  # the model knows five
+    gallery = load_bundle(world.bundle(gallery=images)).gallery
+    assert gallery is not None
+    assert gallery.labels is not None
+    assert gallery.labels.tolist() == [1000, 1001, 1002]
+    assert list(gallery.encoded()) == [data for data, _ in images]
+
+
+def test_a_bundle_from_before_there_were_galleries_is_read(world: SimpleNamespace) -> None:
+    path = world.bundle()
+    forge(path, lambda content: content.pop("gallery"))
+    assert load_bundle(path).gallery is None
 
 
 def test_flavours_that_the_target_cannot_take_are_no_candidates(world: SimpleNamespace) -> None:

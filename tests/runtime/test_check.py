@@ -74,6 +74,19 @@ def test_top1_is_that_of_the_images_prepared_on_this_device(world: SimpleNamespa
     assert row["accuracy"]["agreement"] == 1.0
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_gallery_says_whether_neighbours_stay_the_same(world: SimpleNamespace, check, labelled: bool) -> None:
+    images = list(world.labelled(20))
+    gallery = [(data, 7 + label if labelled else None) for data, label in images[5:]]  # classes of its own
+    path = world.bundle(evaluation=[(data, None) for data, _ in images[:5]], gallery=gallery)
+    report = check(path, gates={"knn_agreement.min": 1.0})
+    full = by_name(report)["fp32"]
+    assert full["accuracy"]["knn_agreement"] == 1.0
+    assert full["gates"][0]["sentence"] == "knn_agreement.min is 1, limit 1"
+    assert by_name(report)["int8-nncf"]["accuracy"]["knn_agreement"] in {i / 5 for i in range(6)}
+    assert "k-NN agreement" in (world.tmp / "report/report.md").read_text("utf-8")
+
+
 def test_the_slower_candidate_loses_and_the_verdict_says_so(world: SimpleNamespace, check) -> None:
     report = check(world.bundle(), slower_s={"int8-nncf": 0.002})
     assert (report["chosen"], report["chosen_backend"]) == ("fp32", "fake")
@@ -129,6 +142,7 @@ def test_a_reference_that_is_disqualified_makes_gates_on_agreement_missed(world:
         (None, "top1.min", "the bundle has no evaluation images"),
         (None, "cosine.min", "the bundle has no evaluation images"),
         ("unlabelled", "top1.max_drop", "the evaluation images have no labels"),
+        ("unlabelled", "knn_agreement.min", "the bundle has no gallery"),
         ("unlabelled", "p99_ms", "64 runs, 662 are needed"),
     ],
 )

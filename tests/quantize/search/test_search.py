@@ -26,6 +26,7 @@ def bench(noise_images, tmp_path):
         target=TARGETS.get("x86"),
         gates={"cosine.min": 0.5},
         evaluation=lambda: [(images.encoded(i), None) for i in range(len(images))],
+        gallery=None,
         folder=tmp_path / "scratch",
         threads=1,
         seconds=0.01,
