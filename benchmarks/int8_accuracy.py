@@ -50,6 +50,7 @@ HERE = Path(__file__).parent
 CIFAR10 = HERE.parent.parent / "shared" / "data" / "cifar10"
 CALIBRATION_IMAGES = 300
 REFERENCE = "fp32"
+DEFAULT_RANGES = PTQ().ranges
 
 Floats = np.ndarray
 Run = Callable[[Floats], Floats]
@@ -105,10 +106,18 @@ def variants(source: Artifact, batches: Calibration, folder: Path) -> Iterator[V
         made = PTQ(ranges=ranges).quantize(source, batches, folder / f"ptq-{ranges}", target=x86)
         for placement in ("linear", "attention"):
             yield f"{placement}, {ranges}", bound(simulated, made, f"int8-{placement}.onnx")
+    for what, settings in (
+        ("smooth", {"smooth": True}),
+        ("bias correction", {"bias_correction": True}),
+        ("smooth and bias correction", {"smooth": True, "bias_correction": True}),
+    ):
+        made = PTQ(**settings).quantize(source, batches, folder / f"ptq-{'-'.join(settings)}", target=x86)
+        for placement in ("linear", "attention"):
+            yield f"{placement}, {DEFAULT_RANGES}, {what}", bound(simulated, made, f"int8-{placement}.onnx")
     made = PTQ(placements=("attention",)).quantize(source, batches, folder / "jetson", target=jetson)
-    yield "attention, int8 softmax", bound(simulated, made, "int8-attention.onnx")
+    yield f"attention, {DEFAULT_RANGES}, int8 softmax", bound(simulated, made, "int8-attention.onnx")
     made = PTQ(placements=("everything",)).quantize(source, batches, folder / "everything", target=x86)
-    yield "everything", bound(simulated, made, "int8-everything.onnx")
+    yield f"everything, {DEFAULT_RANGES}", bound(simulated, made, "int8-everything.onnx")
     made = QUANTIZERS.get("nncf")().quantize(source, batches, folder / "nncf", target=x86)
     yield "nncf, symmetric", bound(simulated, made, "int8-nncf.onnx")
     default = folder / "nncf-default.xml"

@@ -23,6 +23,7 @@ from edgemim.artifact import Artifact, refuse_existing
 from edgemim.errors import EdgemimError
 from edgemim.quantize.bias import find_bias
 from edgemim.quantize.calibration import Calibration
+from edgemim.quantize.displaced import MOST_DISPLACED, displacement_notes, displacements
 from edgemim.quantize.flavour import (
     NewFlavour,
     check_preprocess,
@@ -139,17 +140,27 @@ class PTQ(Quantizer):
             serialized, batches, tensors(sites), workers=workers, state=state, progress=progress or batches.progress
         )
         limits = thresholds(sites, statistics, self.ranges, target)
-        notes = saturation_notes(statistics, limits)
+        bias = find_bias(equal, units, limits, batches, target=target, workers=workers) if self.bias_correction else {}
+        moved = displacements(units, statistics, limits, target)
+        spoiled = {unit: share for unit, share in moved.items() if share > MOST_DISPLACED}
+        notes = (*saturation_notes(statistics, limits), *displacement_notes(spoiled))
         for note in (*statistics.notes, *notes):
             say(note)
-        bias = find_bias(equal, units, limits, batches, target=target, workers=workers) if self.bias_correction else {}
         recipes = {
-            name: Recipe(placement=name, thresholds=limits, smoothing=smoothed.factors, bias=bias)
+            name: Recipe(
+                placement=name,
+                thresholds=limits,
+                left_out=frozenset(unit.name for unit in found.units if unit.name in spoiled),
+                smoothing=smoothed.factors,
+                bias=bias,
+            )
             for name, found in placed.items()
             if found.units
         }
         measured = record(limits, statistics, smoothed.alphas)
-        return Prepared(model=model, placed=placed, recipes=recipes, measured=measured, notes=notes)
+        return Prepared(
+            model=model, placed=placed, recipes=_distinct(recipes, placed), measured=measured, notes=notes
+        )
 
     def write(
         self,
@@ -174,6 +185,17 @@ class PTQ(Quantizer):
             notes=prepared.notes,
             overwrite=overwrite,
         )
+
+
+def _distinct(recipes: Mapping[str, Recipe], placed: Mapping[str, Placed]) -> dict[str, Recipe]:
+    """Without those that come to an earlier one once what is spoiled is left out."""
+    kept: dict[str, Recipe] = {}
+    for name, recipe in recipes.items():
+        left = {unit.name for unit in placed[name].units} - recipe.left_out
+        others = ({unit.name for unit in placed[other].units} - kept[other].left_out for other in kept)
+        if not recipe.left_out or left not in others:
+            kept[name] = recipe
+    return kept
 
 
 def fitting_placements(model: onnx.ModelProto) -> tuple[str, ...]:
