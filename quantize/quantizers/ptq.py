@@ -80,7 +80,7 @@ class PTQ(Quantizer):
 
     placements: tuple[str, ...] = ()
     ranges: str = "mse"
-    smooth: bool = False
+    smooth: bool = True
     bias_correction: bool = False
     workers: int = 0
 
