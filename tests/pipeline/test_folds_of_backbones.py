@@ -26,7 +26,6 @@ BACKBONES = {
     "swin_tiny_patch4_window7_224": ({"img_size": 112, "depths": (2, 1), "num_heads": (3, 6)}, None),
     "eva02_tiny_patch14_224": ({"img_size": 56, "depth": 1}, None),
     "convnextv2_atto": ({}, None),
-    "levit_128s": ({}, None),
     "resnet18": ({}, 0),
 }
 
@@ -39,6 +38,9 @@ def _export(name: str, settings: dict) -> onnx.ModelProto:
         for parameter in model.parameters():
             if parameter.ndim <= 1:  # layer scales, norms and biases that are not what they started as
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        for head in model.modules():
+            if isinstance(head, torch.nn.Linear) and head.out_features == 1000:  # some start at almost nothing
+                head.weight.normal_(std=0.1)
     graph = trace(model, torch.zeros(1, 3, size, size), input_name="images", output_name="logits")
     return ir.to_proto(apply_passes(graph))
 
