@@ -106,12 +106,9 @@ def variants(source: Artifact, batches: Calibration, folder: Path) -> Iterator[V
         made = PTQ(ranges=ranges).quantize(source, batches, folder / f"ptq-{ranges}", target=x86)
         for placement in ("linear", "attention"):
             yield f"{placement}, {ranges}", bound(simulated, made, f"int8-{placement}.onnx")
-    for what, settings in (
-        ("smooth", {"smooth": True}),
-        ("bias correction", {"bias_correction": True}),
-        ("smooth and bias correction", {"smooth": True, "bias_correction": True}),
-    ):
-        made = PTQ(**settings).quantize(source, batches, folder / f"ptq-{'-'.join(settings)}", target=x86)
+    others = {"without smoothing": PTQ(smooth=False), "bias correction": PTQ(bias_correction=True)}
+    for what, quantizer in others.items():
+        made = quantizer.quantize(source, batches, folder / f"ptq-{what}", target=x86)
         for placement in ("linear", "attention"):
             yield f"{placement}, {DEFAULT_RANGES}, {what}", bound(simulated, made, f"int8-{placement}.onnx")
     made = PTQ(placements=("attention",)).quantize(source, batches, folder / "jetson", target=jetson)
