@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 2
 RUN_EXTRAS := train,export,openvino,onnxruntime,report
 # Debian packages that tests need; a test that needs one carries the marker `system`.
-SYSTEM_PACKAGES ?=
+SYSTEM_PACKAGES ?= openssh-client openssh-server
 
 BIN := $(VENV)/bin
 # The pins are those of CI's Python; another one resolves its own releases.
@@ -18,10 +18,10 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint types system wheel constraints clean
+.PHONY: help quickstart test test-all test-aarch64 lint types system wheel constraints clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 quickstart: $(RUN_STAMP)  ## install what the main job needs, and run it on the built-in digits
 	$(BIN)/edgemim quickstart --overwrite
@@ -31,6 +31,9 @@ test: lint types  ## install, then lint, types and the default tests
 
 test-all: lint types  ## the same with the slow tests and those that need a GPU, a vendor package or a board
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
+
+test-aarch64: $(DEV_STAMP)  ## run the runtime's tests and a check on emulated 64-bit Arm (needs root)
+	PYTHON=$(BIN)/python scripts/aarch64.sh
 
 # Two test processes on two cores: more threads in each would only fight.
 test test-all: export OMP_NUM_THREADS ?= 1

@@ -20,11 +20,6 @@ from typing import Any, TypeVar
 from edgemim.errors import ConfigError
 from edgemim.registry import did_you_mean
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 T = TypeVar("T")
 
 
@@ -58,9 +53,10 @@ def load_recipe(name: str) -> dict[str, Any]:
             known = [recipe.replace("_", "-") for recipe in recipe_names()]
             raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem.replace('_', '-'), known)}")
         text = resources.files("edgemim.recipes").joinpath(f"{stem}.toml").read_text("utf-8")
+    toml = _toml()
     try:
-        recipe: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        recipe: dict[str, Any] = toml.loads(text)
+    except toml.TOMLDecodeError as error:
         raise ConfigError(f"recipe {name} is not valid TOML: {error}") from error
     return recipe
 
@@ -95,10 +91,20 @@ def override(settings: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any
 
 def parse_value(text: str) -> Any:
     """A TOML value (`0.75`, `true`, `[1, 2]`, `"x"`); anything else is the text as it stands."""
+    toml = _toml()
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return toml.loads(f"value = {text}")["value"]
+    except toml.TOMLDecodeError:
         return text.strip()
+
+
+def _toml() -> Any:
+    """The reader of TOML, imported on use: before Python 3.11 it is a package, which a board need not have."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

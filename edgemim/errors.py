@@ -54,13 +54,12 @@ class OutputError(EdgemimError):
 class MissingDependencyError(EdgemimError, ImportError):
     """A package that one plug-in needs is not installed."""
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the package {package!r}, which is not installed; run: pip install 'edgemim[{extra}]'"
-        )
-        self._arguments = (what, package, extra)
+    def __init__(self, what: str, package: str, extra: str, command: str | None = None) -> None:
+        run = command or f"pip install 'edgemim[{extra}]'"
+        super().__init__(f"{what} needs the package {package!r}, which is not installed; run: {run}")
+        self._arguments = (what, package, extra, command)
 
-    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str, str | None]]:
         """Rebuild from the arguments: a worker process hands its errors over pickled."""
         return type(self), self._arguments
 

@@ -32,11 +32,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # image would become one of 2,560,000 pixels in length.
 _LONGEST_STRIP = 16
 
+# Pillow before 9.1 (Ubuntu 22.04, and thus JetPack 6) has these names in Image itself.
+_FILTERS = getattr(Image, "Resampling", Image)
 _INTERPOLATIONS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
+    "bicubic": _FILTERS.BICUBIC,
+    "bilinear": _FILTERS.BILINEAR,
+    "lanczos": _FILTERS.LANCZOS,
+    "nearest": _FILTERS.NEAREST,
 }
 
 

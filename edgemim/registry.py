@@ -11,12 +11,15 @@ import ast
 import difflib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from edgemim.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +41,22 @@ class Registry:
         kind: Singular name for messages (`method`).
         package: Import name of the folder (`edgemim.methods`), which must not import its plug-ins.
         plural: Name of the list on the command line; `kind + "s"` by default.
+        aliases: Further names, each for a plug-in; they are found, and not listed.
     """
 
-    def __init__(self, kind: str, package: str, plural: str | None = None) -> None:
+    def __init__(
+        self, kind: str, package: str, plural: str | None = None, *, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.kind = kind
         self.package = package
         self.plural = plural or f"{kind}s"
+        self.aliases = dict(aliases or {})
         self._added: dict[str, Any] = {}
 
-    def _folder(self) -> Path:
-        module = importlib.import_module(self.package)
-        assert module.__file__ is not None
-        return Path(module.__file__).parent
-
-    def _files(self) -> dict[str, Path]:
-        files = self._folder().glob("*.py")
-        named = {f.stem.replace("_", "-"): f for f in files if not f.stem.startswith("_")}
+    def _files(self) -> dict[str, Traversable]:
+        # Resources and not paths: a board runs edgemim straight from its wheel, which is a zip.
+        files = [f for f in resources.files(self.package).iterdir() if f.name.endswith(".py")]
+        named = {f.name[: -len(".py")].replace("_", "-"): f for f in files if not f.name.startswith("_")}
         return dict(sorted(named.items()))
 
     def names(self) -> list[str]:
@@ -74,6 +77,7 @@ class Registry:
             ConfigError: There is no such plug-in.
         """
         wanted = name.strip().lower().replace("_", "-")
+        wanted = self.aliases.get(wanted, wanted)
         files = self._files()
         if wanted not in files:
             raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(wanted, files)}")
@@ -91,9 +95,9 @@ class Registry:
             self._import(wanted, self._files()[wanted])
         return self._added[wanted]
 
-    def _import(self, name: str, file: Path) -> None:
+    def _import(self, name: str, file: Traversable) -> None:
         try:
-            importlib.import_module(f"{self.package}.{file.stem}")
+            importlib.import_module(f"{self.package}.{file.name[: -len('.py')]}")
         except ModuleNotFoundError as error:
             missing = (error.name or "").split(".")[0]
             if missing in ("", "edgemim"):
@@ -108,7 +112,7 @@ class Registry:
 
     def describe(self, name: str) -> Description:
         """Read the docstring of the plug-in's file; nothing is imported."""
-        docstring = ast.get_docstring(ast.parse(self._files()[name].read_text("utf-8"))) or ""
+        docstring = ast.get_docstring(ast.parse(self._files()[name].read_text(encoding="utf-8"))) or ""
         return Description(name=name, summary=_summary(docstring), sections=_sections(docstring))
 
     def describe_all(self) -> list[Description]:

@@ -29,7 +29,7 @@ from edgemim.export.half_parity import TOLERANCE as HALF_TOLERANCE
 from edgemim.export.half_parity import check_half
 from edgemim.export.locate import first_difference
 from edgemim.export.parity import TOLERANCE, check_parity
-from edgemim.export.passes import finish, prepare
+from edgemim.export.passes import Form, finish, prepare
 from edgemim.export.passes.lower_opset import OPSET
 from edgemim.export.structure import check_structure
 from edgemim.export.tokens import TOKENS, with_tokens
@@ -64,6 +64,7 @@ def export_checkpoint(
     batch_size: int = 1,
     output: Literal["head", "tokens"] = "head",
     flavours: Sequence[str] = (REFERENCE,),
+    form: Form = "plain",
     overwrite: bool = False,
 ) -> Artifact:
     """Export, lower, check and write one checkpoint.
@@ -75,6 +76,7 @@ def export_checkpoint(
         batch_size: The fixed batch of the exported graph.
         output: `tokens` adds the patch tokens as a second output; see `edgemim.export.tokens.with_tokens`.
         flavours: `fp32`, and whatever else a target takes; see `edgemim.export.flavours`.
+        form: How the target wants what can be written in several ways; see `edgemim.runtime.targets._base.Target`.
         overwrite: Replace an artifact that lies at `out`.
 
     Returns:
@@ -93,7 +95,7 @@ def export_checkpoint(
     check_names(flavours)
     inputs = checkpoint.preprocess.normalise(pixels)
     expected = _torch_outputs(checkpoint, inputs, tokens=output == "tokens")
-    graph, layer_norms = _trace(checkpoint, batch_size=batch_size, tokens=output == "tokens")
+    graph, layer_norms = _trace(checkpoint, batch_size=batch_size, tokens=output == "tokens", form=form)
     made = [make_flavour(name, graph, layer_norms, inputs) for name in flavours]
     parity: dict[str, Any] = {}
     for flavour in made:
@@ -113,7 +115,8 @@ def export_checkpoint(
         draft.content = _content(checkpoint, graph)
         draft.content |= {"flavours": [flavour.entry() for flavour in made], "parity": parity}
         draft.content["golden"] = {name: _golden_file(name) for name in arrays} | {"count": len(pixels)}
-        _record(draft, checkpoint, {"batch_size": batch_size, "output": output, "flavours": list(flavours)})
+        settings = {"batch_size": batch_size, "output": output, "flavours": list(flavours), "form": form}
+        _record(draft, checkpoint, settings)
     return load_artifact(out, "onnx")
 
 
@@ -128,24 +131,27 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def export_graph(checkpoint: Checkpoint, *, batch_size: int = 1, tokens: bool = False) -> ir.Model:
+def export_graph(
+    checkpoint: Checkpoint, *, batch_size: int = 1, tokens: bool = False, form: Form = "plain"
+) -> ir.Model:
     """The fp32 graph after all passes and structure checks, not yet compared with torch.
 
     Args:
         checkpoint: A loaded checkpoint.
         batch_size: The fixed batch.
         tokens: Whether the patch tokens are a second output.
+        form: As for `export_checkpoint`.
 
     Raises:
         EdgemimError: The backbone cannot be exported; the message names the op and the torch module.
     """
-    graph, layer_norms = _trace(checkpoint, batch_size=batch_size, tokens=tokens)
+    graph, layer_norms = _trace(checkpoint, batch_size=batch_size, tokens=tokens, form=form)
     graph = finish(graph, REFERENCE)
     check_structure(graph, layer_norms)
     return graph
 
 
-def _trace(checkpoint: Checkpoint, *, batch_size: int, tokens: bool) -> tuple[ir.Model, dict[str, int]]:
+def _trace(checkpoint: Checkpoint, *, batch_size: int, tokens: bool, form: Form) -> tuple[ir.Model, dict[str, int]]:
     """The graph that all flavours start from, and how often each LayerNorm runs."""
     images = torch.zeros(batch_size, 3, *checkpoint.preprocess.size)
     layer_norms = count_layer_norms(checkpoint.model, images)
@@ -153,7 +159,7 @@ def _trace(checkpoint: Checkpoint, *, batch_size: int, tokens: bool) -> tuple[ir
     graph = trace(traced, images, input_name="images", output_name=_output_name(checkpoint))
     if tokens:
         graph.graph.outputs[1].name = TOKENS
-    return prepare(graph), layer_norms
+    return prepare(graph, form=form), layer_norms
 
 
 def _check_settings(checkpoint: Checkpoint, pixels: Pixels, batch_size: int) -> None:

@@ -6,9 +6,9 @@ before a byte is parsed. A bundle never changes: engines go to the cache, report
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import numpy.typing as npt
 from edgemim.artifact import Artifact, create_artifact, load_artifact
 from edgemim.errors import ArtifactError, ConfigError, DataError
 from edgemim.preprocess import Pixels, Preprocess, read_image
-from edgemim.runtime.device import FEATURES
+from edgemim.runtime.candidates import Candidate, make_candidates, read_candidate, shipped_flavours
 from edgemim.runtime.evaluation import Evaluation, open_evaluation, write_evaluation
 from edgemim.runtime.gates import check_limits
+from edgemim.runtime.nvidia.ahead import AheadEngine
+from edgemim.runtime.nvidia.host_check import not_checked
 from edgemim.runtime.targets import TARGETS
-from edgemim.runtime.targets._base import PRECISIONS, Setting, Target
+from edgemim.runtime.targets._base import Target
 
 # Raised when a bundle of an older edgemim can no longer be read.
 SCHEMA_VERSION = 2
@@ -31,36 +33,12 @@ GALLERY = "gallery.zip"
 GOLDEN_IMAGES = "golden/images.zip"
 # The classes of a gallery are its own, not the model's.
 _ANY_CLASSES = 2**31
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 # What a graph may take: dtype and layout by encoding.
 _INPUTS = {"pixels": ("uint8", "NHWC"), "normalised": ("float32", "NCHW")}
 
 Floats = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One way to run one of the bundle's ONNX files that may ship; several may share a file.
-
-    Attributes:
-        name: What the user reads and writes: `fp32`, `bf16`, `int8-linear`, `int8-linear-bf16`.
-        precision: What gates and verdict judge it as: an INT8 file that computes the rest in bf16 is `int8`.
-        file, opset, size_bytes: The ONNX flavour, its file's name in the bundle.
-        backend: The only backend that can run it so; None: any of the target's.
-        options: Settings laid over the backend's own, `{"INFERENCE_PRECISION_HINT": "bf16"}` of OpenVINO.
-        needs: One of `edgemim.runtime.device.FEATURES`, without which a device leaves it out; None: nothing.
-    """
-
-    name: str
-    precision: str
-    file: str
-    opset: int
-    size_bytes: int
-    backend: str | None = None
-    options: Mapping[str, Setting] = field(default_factory=dict)
-    needs: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +127,8 @@ def write_bundle(
     evaluation: Iterable[tuple[bytes, int | None]] | None = None,
     gallery: Iterable[tuple[bytes, int | None]] | None = None,
     choice: Mapping[str, Any] | None = None,
+    host_check: Sequence[Mapping[str, Any]] | None = None,
+    engines: Sequence[AheadEngine] = (),
     overwrite: bool = False,
 ) -> Artifact:
     """Write a bundle for `target` from an onnx artifact.
@@ -163,6 +143,8 @@ def write_bundle(
         evaluation: Encoded images with a class number each, or without any.
         gallery: Other images, with classes of their own or without any, to look for neighbours in.
         choice: What a search on the exporting machine came to, as plain values for the manifest.
+        host_check: Rows of `edgemim.runtime.nvidia.host_check` for the manifest, for one of NVIDIA's targets.
+        engines: Engines that were built ahead, for such a target.
 
     Raises:
         ArtifactError: `onnx` is another kind, or has no flavour that the target can run.
@@ -173,14 +155,19 @@ def write_bundle(
     if onnx.kind != "onnx":
         raise ArtifactError(f"{onnx.path} is a {onnx.kind}; a bundle is made from an onnx artifact")
     limits = check_limits(gates or {})
-    candidates = _candidates(onnx, target)
+    candidates = make_candidates(onnx, target)
     with create_artifact(out, "bundle", overwrite=overwrite) as draft:
-        draft.copy_from(onnx)
+        flavours = shipped_flavours(onnx, target)
+        left = {f["file"] for f in onnx.content["flavours"]} - {f["file"] for f in flavours}
+        draft.copy_from(onnx, [name for name in onnx.files if name not in left])
+        for engine in engines:
+            shutil.copyfile(engine.file, draft.path(engine.name))
         if golden is not None:
             write_evaluation(draft.path(GOLDEN_IMAGES), _golden_images(onnx, golden), classes=0)
         draft.content = dict(onnx.content) | {
             "bundle_schema": SCHEMA_VERSION,
             "target": target.name,
+            "flavours": flavours,
             "candidates": [asdict(candidate) for candidate in candidates],
             "golden": {**onnx.content["golden"], "images": None if golden is None else GOLDEN_IMAGES},
             "evaluation": None,
@@ -188,6 +175,9 @@ def write_bundle(
             "gates": limits,
             "choice": None if choice is None else dict(choice),
         }
+        if target.is_nvidia:
+            draft.content["host_check"] = [dict(row) for row in host_check or _unseen(candidates)]
+            draft.content["engines"] = [engine.to_dict(onnx.files[engine.model].sha256) for engine in engines]
         if evaluation is not None:
             classes = int(onnx.content["num_classes"])
             facts = write_evaluation(draft.path(EVALUATION), evaluation, classes=classes)
@@ -197,6 +187,11 @@ def write_bundle(
             draft.content["gallery"] = {"file": GALLERY, **facts}
         draft.record("bundle", target=target.name, gates=limits, onnx=onnx.fingerprint)
     return load_bundle(out).artifact
+
+
+def _unseen(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
+    """The rows of a host check that nobody made."""
+    return [not_checked(candidate.name, "nobody asked for it") for candidate in candidates]
 
 
 def _golden_images(onnx: Artifact, golden: Iterable[bytes]) -> Iterator[tuple[bytes, None]]:
@@ -211,44 +206,6 @@ def _golden_images(onnx: Artifact, golden: Iterable[bytes]) -> Iterator[tuple[by
         count += 1
     if count < len(expected):
         raise DataError(f"{onnx.path} was compared on {len(expected)} golden images; got {count} of them")
-
-
-def _candidates(onnx: Artifact, target: Target) -> list[Candidate]:
-    flavours = onnx.content["flavours"]
-    taken = [f for f in flavours if target.takes(precision=f["precision"], opset=f["opset"])]
-    if not taken:
-        found = ", ".join(f"{f['name']} ({f['precision']}, opset {f['opset']})" for f in flavours)
-        raise ArtifactError(
-            f"{onnx.path} has no flavour for target {target.name!r}, which takes "
-            f"{', '.join(f'{p} up to opset {o}' for p, o in target.opsets.items())}; found: {found or 'none'}; "
-            f"run: edgemim export --target {target.name}"
-        )
-    return [candidate for f in taken for candidate in _ways(f, onnx.file(f["file"]).stat().st_size, target)]
-
-
-def _ways(flavour: Mapping[str, Any], size_bytes: int, target: Target) -> list[Candidate]:
-    """The plain way to run a flavour, then the target's variants of it."""
-    precision = flavour["precision"]
-    plain = Candidate(
-        name=flavour["name"],
-        precision=precision,
-        file=flavour["file"],
-        opset=flavour["opset"],
-        size_bytes=size_bytes,
-    )
-    variants = [
-        replace(
-            plain,
-            name=variant.name.format(flavour=plain.name),
-            precision=variant.precision,
-            backend=variant.backend,
-            options=variant.options,
-            needs=variant.needs,
-        )
-        for variant in target.variants
-        if variant.of == precision
-    ]
-    return [plain, *variants]
 
 
 def load_bundle(path: Path | str) -> Bundle:
@@ -287,7 +244,7 @@ def _bundle(artifact: Artifact) -> Bundle:
         encoding=given["encoding"],
         input_shape=shape,
         output_name=content["output"]["name"],
-        candidates=tuple(_candidate(artifact, values) for values in content["candidates"]),
+        candidates=tuple(read_candidate(artifact, values) for values in content["candidates"]),
         golden=_golden(artifact, preprocess),
         gates=check_limits(content["gates"]),
         evaluation=_images(artifact, content["evaluation"], classes=int(content["num_classes"])),
@@ -307,18 +264,6 @@ def _input_shape(given: Mapping[str, Any], preprocess: Preprocess) -> tuple[int,
     if shape[1:] != wanted or shape[0] < 1:
         raise ConfigError(f"its input has the shape {list(shape)} and does not fit images of {height} x {width}")
     return shape
-
-
-def _candidate(artifact: Artifact, values: Mapping[str, Any]) -> Candidate:
-    candidate = Candidate(**values)
-    artifact.file(candidate.file)
-    if not _NAME.fullmatch(candidate.name) or candidate.precision not in PRECISIONS:
-        raise ConfigError(f"candidate {candidate.name!r} of precision {candidate.precision!r} is unknown")
-    if candidate.needs is not None and candidate.needs not in FEATURES:
-        raise ConfigError(f"candidate {candidate.name!r} needs {candidate.needs!r}, known is {', '.join(FEATURES)}")
-    if not all(isinstance(value, Setting) for value in candidate.options.values()):
-        raise ConfigError(f"candidate {candidate.name!r} has the options {candidate.options!r}")
-    return candidate
 
 
 def _golden(artifact: Artifact, preprocess: Preprocess) -> Golden:

@@ -7,11 +7,12 @@ written last: a build that was cut off, or a file that was altered since, is bui
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +20,13 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from edgemim.artifact import sha256_of, write_text, writing
-from edgemim.errors import DeviceError
+from edgemim.errors import ConfigError, DeviceError
 
 SIDECAR = "engine.json"
 _WAIT_S = 1800.0
+# A check that is about to end is waited for.
+_PATIENCE_S = 20.0
+_ELSEWHERE = "set XDG_CACHE_HOME to a folder with room"
 
 Made = TypeVar("Made")
 
@@ -71,13 +75,37 @@ def cached_build(
         DeviceError: Another process has been building it for half an hour.
     """
     folder = cache / str(facts["backend"]) / engine_key(facts)
-    with writing(cache, instead="set XDG_CACHE_HOME to a folder with room"):
+    with writing(cache, instead=_ELSEWHERE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder.with_suffix(".lock"), timeout=_WAIT_S):
                 return _find(folder, facts) or _build(folder, facts, build, observe, clock)
         except Timeout as error:
             raise DeviceError(f"another process is still building {folder}; wait for it, or end it") from error
+
+
+@contextlib.contextmanager
+def the_only_check(cache: Path) -> Iterator[None]:
+    """Hold the lock of this cache while measuring: two checks at once would disturb each other's numbers.
+
+    Raises:
+        ConfigError: Another process holds it.
+        OutputError: The cache cannot be written.
+    """
+    with writing(cache, instead=_ELSEWHERE):
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache / "check.lock", timeout=_PATIENCE_S)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                "another check is running on this device, and two at once would disturb each other's latencies; "
+                "wait until it is done, or end it"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def engine_key(facts: Mapping[str, Any]) -> str:

@@ -22,6 +22,11 @@ def caveats(
 ) -> list[str]:
     """Sentences, the weightiest first; none if everything is as it should be."""
     found = []
+    if device.emulated:
+        found.append(
+            f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
+            "latencies and energies mean nothing"
+        )
     levels, normalised = preprocessing["max_levels"], preprocessing["max_abs"]
     if levels is None:
         found.append("the bundle carries no golden images: how this device decodes and resizes was not compared")
@@ -43,6 +48,7 @@ def caveats(
     ]
     if reference is None:
         found.append("no fp32 candidate could serve as the reference: nothing is compared with fp32")
+    found += _about_sessions(bundle, trials)
     found += _about_device(device, trials)
     return found
 
@@ -59,6 +65,28 @@ def _about_target(bundle: Bundle, device: Device, trials: Sequence[Trial]) -> li
     return found
 
 
+def _about_sessions(bundle: Bundle, trials: Sequence[Trial]) -> list[str]:
+    found = []
+    for trial in trials:
+        if not trial.pair.timed:
+            continue
+        if trial.facts.get("no_cuda_graph") is not None:
+            found.append(f"{trial.label} runs without a CUDA graph, kernel by kernel: {trial.facts['no_cuda_graph']}")
+        expected = trial.pair.backend.compares_with_reference and trial.disqualified is None
+        if expected and trial.same_file is None:
+            found.append(
+                f"{trial.label} was compared with the golden outputs alone: no ONNX Runtime here can run its file"
+            )
+    built_for = set(bundle.target.compute_capabilities)
+    here = {str(t.facts["compute_capability"]) for t in trials if "compute_capability" in t.facts}
+    if built_for and here - built_for:
+        found.append(
+            f"the bundle is for target {bundle.target.name!r}, GPUs of compute capability "
+            f"{' or '.join(sorted(built_for))}; this one is {', '.join(sorted(here))}"
+        )
+    return found
+
+
 def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
     found = []
     shaky = [t for t in trials if t.latency is not None and t.latency.stable is False]
@@ -72,14 +100,17 @@ def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
         found.append("this is a virtual machine: its neighbours take part in the tail of the latency")
     if device.load is not None and device.load > device.threads / 2:
         found.append(f"the machine was busy before the check: load {device.load:g} on {device.threads} CPUs")
-    if device.governor is not None and device.governor != "performance":
+    if device.l4t is not None and device.clocks_locked is False:
+        found.append("the clocks of CPU and GPU float; `sudo jetson_clocks` would fix them")
+    elif device.governor not in (None, "performance") and not device.clocks_locked:
         found.append(f"the CPU governor is {device.governor}, so the clock floats; performance would fix it")
     if device.isa_cap is not None:
         found.append(
             f"ONEDNN_MAX_CPU_ISA={device.isa_cap} is set: OpenVINO runs as on a CPU of that level "
             f"({device.isa_level or 'below AVX2'}), ONNX Runtime as on this one"
         )
-    int8 = any(trial.pair.candidate.precision == "int8" for trial in trials)
+    on_cpu = [trial for trial in trials if trial.pair.backend.processor == "CPU"]
+    int8 = any(trial.pair.candidate.precision == "int8" for trial in on_cpu)
     if int8 and device.int8_is_fast is False:
         found.append(
             "there is no INT8 dot product here (VNNI, AMX or Arm's): INT8 can be slower than fp32, and on x86 the "

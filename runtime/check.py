@@ -22,13 +22,14 @@ from edgemim.errors import ConfigError, DataError, DeviceError
 from edgemim.preprocess import read_image
 from edgemim.runtime.backends._base import Backend
 from edgemim.runtime.bundle import Bundle, load_bundle
-from edgemim.runtime.cache import default_cache
+from edgemim.runtime.cache import default_cache, the_only_check
 from edgemim.runtime.caveats import caveats
 from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.gates import check_limits
 from edgemim.runtime.latency import LEAST_RUNS, LatencyProtocol
 from edgemim.runtime.plan import Plan, make_plan
+from edgemim.runtime.power.meter import PowerMeter
 from edgemim.runtime.report import SCHEMA_VERSION, write_report
 from edgemim.runtime.rows import report_row
 from edgemim.runtime.trial import Trial, evaluate, find_reference, start, still_in, time_together
@@ -56,19 +57,22 @@ def check_bundle(
     seconds: float = 5.0,
     runs: int = LEAST_RUNS[99],
     cache: Path | None = None,
+    rebuild: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a bundle's candidates on this device and write a report.
 
     Args:
-        out: Folder of the report: `report.json`, `report.md` and every latency sample in `samples.npz`.
+        out: Folder of the report: `report.json`, `report.md`, every latency sample in `samples.npz`, and in `engine/`
+            what was compiled of the chosen candidate, if its backend compiles.
         gates: Limits by gate name, added to the bundle's own or replacing them.
         backends: Names, or backends of the caller's own; by default the target's that are installed.
         candidates: Names; by default all.
         threads: Threads of one inference; by default the physical cores that this process may use.
         seconds, runs: Least time and least number of timed runs of each candidate.
         cache: Folder of compiled engines; by default the user's.
+        rebuild: Compile again what an earlier check compiled, and time its kernels anew.
         progress: Called with (steps done, steps in all).
 
     Returns:
@@ -76,7 +80,8 @@ def check_bundle(
 
     Raises:
         ArtifactError: Not a bundle, or an altered one.
-        ConfigError: An unknown name, a limit or number out of its range.
+        ConfigError: An unknown name, a limit or number out of its range, a bundle for another kind of machine, or
+            another check that is running here.
         MissingDependencyError: A backend's package is not installed.
         OutputError: `out` exists, or cannot be written.
         DeviceError: No candidate could be run.
@@ -93,11 +98,16 @@ def check_bundle(
     threads = threads or device.default_threads
     preparation = _compare_preprocessing(bundle)
     trials = [Trial(pair=pair) for pair in plan.pairs]
-    try:
-        reference = _measure(trials, bundle, cache or default_cache(), threads, protocol, progress)
-    finally:
-        for trial in trials:
-            trial.close()
+    cache = cache or default_cache()
+    with the_only_check(cache):
+        if rebuild:
+            for backend in {pair.backend.name: pair.backend for pair in plan.pairs}.values():
+                backend.forget(cache)
+        try:
+            reference = _measure(trials, bundle, cache, threads, protocol, progress, rebuild=rebuild)
+        finally:
+            for trial in trials:
+                trial.close()
     settings = asdict(protocol) | {
         "batch": bundle.batch,
         "threads": threads,
@@ -105,7 +115,7 @@ def check_bundle(
         "percentiles": _PERCENTILES,
     }
     report = _report(bundle, device, plan, trials, reference, limits, settings, preparation)
-    write_report(out, report, bundle.artifact, _samples(trials), overwrite=overwrite)
+    write_report(out, report, bundle.artifact, _samples(trials), engine=_chosen(report, trials), overwrite=overwrite)
     return report
 
 
@@ -116,6 +126,8 @@ def _measure(
     threads: int,
     protocol: LatencyProtocol,
     progress: Progress | None,
+    *,
+    rebuild: bool,
 ) -> Trial | None:
     """Steps 2 to 4 of the module's list; returns the reference of the accuracies."""
     images = 0 if bundle.evaluation is None else len(bundle.evaluation)
@@ -129,7 +141,7 @@ def _measure(
             progress(done, total)
 
     for trial in trials:
-        start(trial, bundle, cache, threads)
+        start(trial, bundle, cache, threads, rebuild=rebuild)
         tick()
     reference = evaluate(trials, bundle, tick) if images else find_reference(trials)
     if not still_in(trials) and all(trial.failed for trial in trials):
@@ -137,7 +149,7 @@ def _measure(
     for trial in trials:
         if trial.disqualified is not None or not trial.pair.timed:
             trial.close()
-    time_together(trials, bundle, protocol, lambda _turn, _turns: tick())
+    time_together(trials, bundle, protocol, PowerMeter(), lambda _turn, _turns: tick())
     if progress is not None:
         progress(total, total)
     return reference
@@ -226,12 +238,22 @@ def _levels_off(images: Evaluation, bundle: Bundle) -> int:
     return levels
 
 
+def _chosen(report: Mapping[str, Any], trials: Sequence[Trial]) -> Path | None:
+    """The folder of the engine that ships; None if nothing does, or its backend runs the bundle's own file."""
+    wanted = (report["chosen"], report["chosen_backend"])
+    chosen = (t for t in trials if (t.pair.candidate.name, t.pair.backend.name) == wanted and t.pair.timed)
+    engine = next((trial.engine for trial in chosen), None)
+    return None if engine is None else engine.folder
+
+
 def _samples(trials: Sequence[Trial]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays for `samples.npz`: nanoseconds and round of every timed run."""
+    """Arrays for `samples.npz`: nanoseconds and round of every timed run, milliseconds on the device where known."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for trial in trials:
         if trial.samples is not None:
             key = f"{trial.pair.candidate.name}@{trial.pair.backend.name}"
             arrays[f"{key}.ns"] = trial.samples.nanoseconds
             arrays[f"{key}.round"] = trial.samples.rounds
+            if trial.samples.device_ms is not None:
+                arrays[f"{key}.device_ms"] = trial.samples.device_ms
     return arrays

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemim.runtime.isa_cap import isa_level, read_cap, under_cap
+from edgemim.runtime.tegra import read_chip, read_gpu, read_gpu_clock, read_l4t, read_power_modes
 
 # x86 as /proc/cpuinfo spells them, then Arm.
 ISA_FLAGS = (
@@ -34,8 +35,19 @@ ISA_FLAGS = (
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 # What a candidate may need, any one flag of each, and how it is called.
 FEATURES = {"bf16": ("AMX or AVX-512 BF16", ("amx_bf16", "avx512_bf16"))}
-PACKAGES = ("edgemim", "numpy", "pillow", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
+PACKAGES = (
+    "edgemim",
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+)
 _MIB = 1024.0
+# Machines whose kernels run each other's programs without emulating them.
+_FAMILIES = (("x86_64", "x86", "i386", "i486", "i586", "i686"), ("aarch64", "arm64", "armv8l", "armv7l"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +56,10 @@ class Device:
 
     Attributes:
         board: Name of the board or computer, as its firmware says.
+        chip: NVIDIA's name of a Jetson's chip, such as `tegra234`.
+        gpu: Name of the first NVIDIA GPU, on the chip or on a card.
         virtual: True in a virtual machine, whose neighbours disturb a measurement.
+        emulated: True if another kind of processor plays this one (qemu-user), whose latencies mean nothing.
         isa: Those of `ISA_FLAGS` that the CPU has.
         isa_cap: Value of ONEDNN_MAX_CPU_ISA (`edgemim.runtime.isa_cap`), where it holds OpenVINO back; else None.
         cores: Physical cores that this process may use.
@@ -52,6 +67,10 @@ class Device:
         cpu_quota: CPUs' worth of time that the container may use; None without a limit.
         governor: Of the CPUs in use; several are joined by commas.
         frequency_mhz, max_frequency_mhz: Of the CPUs in use, the mean now and the largest possible.
+        gpu_frequency_mhz, gpu_max_frequency_mhz: Of the GPU on the chip, now and as the power mode allows.
+        power_mode: Of a Jetson, such as `MAXN_SUPER` (nvpmodel).
+        clocks_locked: Whether the clocks of the CPUs in use, and of the GPU on the chip, have no room to float.
+        temperatures_c: Of every thermal zone that can be read, by name.
         memory_mib, memory_available_mib: Of the machine.
         load: Mean number of running processes in the last minute.
         l4t: Release of NVIDIA's Linux for Tegra, such as "36.4.3".
@@ -61,7 +80,10 @@ class Device:
     machine: str
     board: str | None
     cpu: str | None
+    chip: str | None
+    gpu: str | None
     virtual: bool | None
+    emulated: bool | None
     isa: tuple[str, ...] | None
     isa_cap: str | None
     cores: int | None
@@ -70,6 +92,11 @@ class Device:
     governor: str | None
     frequency_mhz: float | None
     max_frequency_mhz: float | None
+    gpu_frequency_mhz: float | None
+    gpu_max_frequency_mhz: float | None
+    power_mode: str | None
+    clocks_locked: bool | None
+    temperatures_c: dict[str, float]
     memory_mib: float | None
     memory_available_mib: float | None
     load: float | None
@@ -127,12 +154,18 @@ def describe_device(root: Path = Path("/")) -> Device:
     memory = _text(root / "proc/meminfo") or ""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cpus = [root / f"sys/devices/system/cpu/cpu{number}" for number in usable]
-    flags = _flags(info)
+    emulated = _emulated(root)
+    # The file tells of the processor below the emulation.
+    flags = None if emulated else _flags(info)
+    gpu_clock, power_modes = read_gpu_clock(root), read_power_modes(root)
     return Device(
         machine=platform.machine(),
         board=_board(root),
         cpu=_field(info, "model name") or _field(info, "Model"),
+        chip=read_chip(root),
+        gpu=read_gpu(root),
         virtual=None if flags is None else "hypervisor" in flags,
+        emulated=emulated,
         isa=None if flags is None else tuple(f for f in ISA_FLAGS if f in flags),
         isa_cap=read_cap(),
         cores=_cores(cpus),
@@ -141,13 +174,18 @@ def describe_device(root: Path = Path("/")) -> Device:
         governor=_governor(cpus),
         frequency_mhz=_mhz(cpus, "scaling_cur_freq"),
         max_frequency_mhz=_mhz(cpus, "cpuinfo_max_freq"),
+        gpu_frequency_mhz=None if gpu_clock is None else gpu_clock.now,
+        gpu_max_frequency_mhz=None if gpu_clock is None else gpu_clock.high,
+        power_mode=None if power_modes is None else power_modes.name,
+        clocks_locked=_locked(cpus, root),
+        temperatures_c=_temperatures(root),
         memory_mib=_mib(memory, "MemTotal"),
         memory_available_mib=_mib(memory, "MemAvailable"),
         load=_load(_text(root / "proc/loadavg")),
         system=_system(_text(root / "etc/os-release")),
         kernel=platform.release(),
         python=platform.python_version(),
-        l4t=_l4t(_text(root / "etc/nv_tegra_release")),
+        l4t=read_l4t(root),
         packages={name: _version(name) for name in PACKAGES},
     )
 
@@ -155,7 +193,7 @@ def describe_device(root: Path = Path("/")) -> Device:
 def cpu_identity(root: Path = Path("/")) -> dict[str, Any]:
     """What a compiled CPU engine depends on: machine, model, instruction sets and the cap on them."""
     info = _text(root / "proc/cpuinfo") or ""
-    flags = _flags(info) or frozenset()
+    flags = frozenset() if _emulated(root) else _flags(info) or frozenset()
     return {
         "machine": platform.machine(),
         "cpu": _field(info, "model name") or _field(info, "Model") or "unknown",
@@ -226,10 +264,39 @@ def _system(os_release: str | None) -> str:
     return match[1] if match else platform.system()
 
 
-def _l4t(text: str | None) -> str | None:
-    """`# R36 (release), REVISION: 4.3, GCID: ...` to `36.4.3`."""
-    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text or "")
-    return f"{match[1]}.{match[2]}" if match else None
+def _emulated(root: Path) -> bool | None:
+    """Whether the kernel is one for another kind of processor than this process takes itself to run on.
+
+    An emulator answers for the processor, but not for every file of the kernel.
+    """
+    kernel = _text(root / "proc/sys/kernel/arch")  # since Linux 6.1
+    if kernel is None:
+        match = re.match(r"cpu:type:(\w+)", _text(root / "sys/devices/system/cpu/modalias") or "")
+        kernel = match[1] if match else None
+    return None if kernel is None else _family(kernel) != _family(platform.machine())
+
+
+def _family(machine: str) -> str:
+    return next((family[0] for family in _FAMILIES if machine in family), machine)
+
+
+def _locked(cpus: list[Path], root: Path) -> bool | None:
+    bounds = [(_text(c / "cpufreq/scaling_min_freq"), _text(c / "cpufreq/scaling_max_freq")) for c in cpus]
+    locked = [low == high for low, high in bounds if low is not None and high is not None]
+    gpu = read_gpu_clock(root)
+    if gpu is not None:
+        locked.append(gpu.low == gpu.high)
+    return all(locked) if locked else None
+
+
+def _temperatures(root: Path) -> dict[str, float]:
+    """Degrees Celsius by zone; a zone whose sensor is asleep refuses to be read and is left out."""
+    found = {}
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+        kind, text = _text(zone / "type"), _text(zone / "temp") or ""
+        if kind and re.fullmatch(r"-?\d+", text):
+            found[kind] = int(text) / 1000
+    return found
 
 
 def _version(name: str) -> str | None:

@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,18 @@ class LatencyProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Every timed run of one session: its time in ns, int64 [n], and its round, int32 [n]."""
+    """Every timed run of one session.
+
+    Attributes:
+        nanoseconds: What the caller waited, int64 [n].
+        rounds: The round of each, int32 [n].
+        device_ms: What the device computed, in milliseconds, float64 [n]; None where the session cannot tell.
+    """
 
     nanoseconds: npt.NDArray[np.int64]
     rounds: npt.NDArray[np.int32]
     warmup_runs: int
+    device_ms: npt.NDArray[np.float64] | None = None
 
     def round_medians(self) -> npt.NDArray[np.float64]:
         """Median of each round, in ns."""
@@ -86,6 +94,8 @@ class Latency:
         cv: Standard deviation over mean, of all runs.
         spread: Largest minus smallest median of a round, over the overall median.
         stable: Whether the spread is at most `STABLE_SPREAD`; None with a single round.
+        device_p50_ms, device_p90_ms, device_p99_ms, device_cv: Of the time that the device computed, without copies and
+            without waiting; None where the session cannot tell, the tails also as above.
     """
 
     n: int
@@ -98,6 +108,10 @@ class Latency:
     cv: float
     spread: float
     stable: bool | None
+    device_p50_ms: float | None = None
+    device_p90_ms: float | None = None
+    device_p99_ms: float | None = None
+    device_cv: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the report."""
@@ -117,8 +131,10 @@ def measure_latency(
     calls: Mapping[str, Callable[[], object]],
     protocol: LatencyProtocol,
     *,
+    device_times: Mapping[str, Callable[[], float | None]] | None = None,
     clock: Clock = time.perf_counter_ns,
     progress: Callable[[int, int], None] | None = None,
+    turn: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Samples]:
     """Time the calls in turns.
 
@@ -127,25 +143,34 @@ def measure_latency(
 
     Args:
         calls: What to time, by name.
+        device_times: By the same names, what tells the milliseconds that the device computed in the latest call, or
+            None; asked after every timed call, while the clock stands.
         clock: Monotonic nanoseconds.
         progress: Called with (turns done, turns in all).
+        turn: Called with a name and two moments of the clock between which nothing but its timed calls ran.
     """
     times = {name: array("q") for name in calls}
     rounds = {name: array("i") for name in calls}
+    computed: dict[str, list[float | None]] = {name: [] for name in calls}
+    asked = {name: (device_times or {}).get(name, _untold) for name in calls}
     warmup = {name: _run_untimed(c, protocol.warmup_runs, protocol.warmup_s, clock) for name, c in calls.items()}
     with _without_garbage_collection():
-        for turn in range(protocol.rounds):
+        for number in range(protocol.rounds):
             for position, (name, call) in enumerate(calls.items()):
                 _run_untimed(call, protocol.settle_runs, protocol.settle_s, clock)
-                _run_timed(call, times[name], protocol, turn, clock)
-                rounds[name].extend([turn] * (len(times[name]) - len(rounds[name])))
+                started = clock()
+                _run_timed(call, times[name], partial(_ask, asked[name], computed[name]), protocol, number, clock)
+                if turn is not None:
+                    turn(name, started, clock())
+                rounds[name].extend([number] * (len(times[name]) - len(rounds[name])))
                 if progress is not None:
-                    progress(turn * len(calls) + position + 1, protocol.rounds * len(calls))
+                    progress(number * len(calls) + position + 1, protocol.rounds * len(calls))
     return {
         name: Samples(
             nanoseconds=np.array(times[name], dtype=np.int64),
             rounds=np.array(rounds[name], dtype=np.int32),
             warmup_runs=warmup[name],
+            device_ms=_all_or_none(computed[name]),
         )
         for name in calls
     }
@@ -157,7 +182,9 @@ def summarise(samples: Samples) -> Latency:
     mean, median = float(values.mean()), percentile(values, 50)
     medians = samples.round_medians()
     spread = float(medians.max() - medians.min()) / median if median else 0.0
-    tails = {p: percentile(values, p) / _NS_PER_MS if len(values) >= n else None for p, n in LEAST_RUNS.items()}
+    tails = _tails(values / _NS_PER_MS)
+    device = samples.device_ms
+    device_tails = {} if device is None else _tails(device)
     return Latency(
         n=len(values),
         warmup_runs=samples.warmup_runs,
@@ -166,9 +193,13 @@ def summarise(samples: Samples) -> Latency:
         p90_ms=tails.get(90),
         p99_ms=tails.get(99),
         max_ms=float(values.max()) / _NS_PER_MS,
-        cv=float(values.std()) / mean if mean else 0.0,
+        cv=_cv(values),
         spread=spread,
         stable=spread <= STABLE_SPREAD if len(medians) > 1 else None,
+        device_p50_ms=None if device is None else percentile(device, 50),
+        device_p90_ms=device_tails.get(90),
+        device_p99_ms=device_tails.get(99),
+        device_cv=None if device is None else _cv(device),
     )
 
 
@@ -194,7 +225,12 @@ def _run_untimed(call: Callable[[], object], runs: int, seconds: float, clock: C
 
 
 def _run_timed(
-    call: Callable[[], object], times: array[int], protocol: LatencyProtocol, turn: int, clock: Clock
+    call: Callable[[], object],
+    times: array[int],
+    after: Callable[[], object],
+    protocol: LatencyProtocol,
+    turn: int,
+    clock: Clock,
 ) -> None:
     """Run once, then until this turn's share of runs and of seconds is there, counted from the first turn."""
     share = (turn + 1) / protocol.rounds
@@ -207,6 +243,30 @@ def _run_timed(
         taken = clock() - started
         times.append(taken)
         spent += taken
+        after()
+
+
+def _ask(tell: Callable[[], float | None], told: list[float | None]) -> None:
+    told.append(tell())
+
+
+def _untold() -> None:
+    """Of a session that cannot tell what the device computed."""
+
+
+def _all_or_none(values: list[float | None]) -> npt.NDArray[np.float64] | None:
+    told = [value for value in values if value is not None]
+    return np.array(told, dtype=np.float64) if told and len(told) == len(values) else None
+
+
+def _tails(values: npt.NDArray[Any]) -> dict[int, float | None]:
+    """The percentiles of `LEAST_RUNS`, each None without enough runs."""
+    return {p: percentile(values, p) if len(values) >= least else None for p, least in LEAST_RUNS.items()}
+
+
+def _cv(values: npt.NDArray[Any]) -> float:
+    mean = float(values.mean())
+    return float(values.std()) / mean if mean else 0.0
 
 
 @contextmanager

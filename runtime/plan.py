@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgemim.errors import ConfigError, MissingDependencyError
+from edgemim.errors import ConfigError
 from edgemim.registry import did_you_mean
 from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, require
-from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.candidates import Candidate
 from edgemim.runtime.device import Device
 
 REFERENCE_BACKEND = "onnxruntime"
@@ -44,9 +45,10 @@ def make_plan(
         device: The machine that will run them.
 
     Raises:
-        ConfigError: An unknown name, a target that no backend of this version serves, a candidate that was
-            asked for and that this device cannot run, or no pair at all.
+        ConfigError: An unknown name, a bundle for another kind of machine, a candidate that was asked for and that this
+            device cannot run, or no pair at all.
         MissingDependencyError: A wanted backend is not installed.
+        DeviceError: What a wanted backend runs on is not there.
     """
     wanted, skipped = _named(bundle, candidates, device) if candidates is not None else _possible(bundle, device)
     if backends is None:
@@ -54,13 +56,40 @@ def make_plan(
         skipped = absent | skipped
     else:
         used = _given(backends)
-    pairs = [Pair(candidate=c, backend=b) for c in wanted for b in used if c.backend in (None, b.name)]
+    pairs, refused = _pairs(bundle, wanted, used)
+    if candidates is not None and refused:
+        name = next(iter(refused))
+        raise ConfigError(f"candidate {name!r} cannot run here: {refused[name]}")
     planned = {pair.candidate.name for pair in pairs}
     alone = {c.name: f"it runs on {c.backend} alone" for c in wanted if c.name not in planned}
+    skipped |= alone | refused
     if not pairs:
         names = " or ".join(backend.name for backend in used)
-        raise ConfigError(f"nothing is left to run on {names}: {_sentence(skipped | alone)}")
-    return Plan(pairs=tuple(pairs + _extra_reference(bundle, pairs)), skipped=skipped | alone)
+        raise ConfigError(f"nothing is left to run on {names}: {_sentence(skipped)}")
+    return Plan(pairs=tuple(pairs + _extra_reference(bundle, pairs)), skipped=skipped)
+
+
+def _pairs(
+    bundle: Bundle, candidates: Sequence[Candidate], backends: Sequence[Backend]
+) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs that can run, and of each candidate that no installed version can run why."""
+    meant = [(c, b) for c in candidates for b in backends if c.backend in (None, b.name)]
+    reasons = {(c.name, b.name): b.cannot_run(c) for c, b in meant}
+    pairs = [Pair(candidate=c, backend=b) for c, b in meant if reasons[c.name, b.name] is None]
+    planned = {pair.candidate.name for pair in pairs}
+    refused = {
+        c.name: f"{reason}{_instead(bundle, c, b)}"
+        for c, b in meant
+        if c.name not in planned and (reason := reasons[c.name, b.name]) is not None
+    }
+    return pairs, refused
+
+
+def _instead(bundle: Bundle, refused: Candidate, backend: Backend) -> str:
+    """The candidates of the same precision that the backend can run."""
+    same = [c for c in bundle.candidates if c.precision == refused.precision and c.backend in (None, backend.name)]
+    fitting = [c.name for c in same if backend.cannot_run(c) is None]
+    return f"; of the same precision it runs {', '.join(fitting)}" if fitting else ""
 
 
 def _possible(bundle: Bundle, device: Device) -> tuple[list[Candidate], dict[str, str]]:
@@ -103,19 +132,14 @@ def _given(backends: Iterable[str | Backend]) -> list[Backend]:
 
 def _installed(bundle: Bundle, device: Device) -> tuple[list[Backend], dict[str, str]]:
     """Backends of the bundle's target that are used here, and why the others are not."""
-    target, known = bundle.target, BACKENDS.names()
-    served = [BACKENDS.get(name)() for name in target.backends if name in known]
-    if not served:
-        built = "its engines are built on the device itself, and " if target.builds_on_device else ""
-        raise ConfigError(
-            f"target {target.name!r} runs through {' or '.join(target.backends)}: {built}this version of "
-            f"edgemim has no such backend yet; to try its ONNX files here, pass --backend {' or '.join(known)}"
-        )
+    target = bundle.target
+    served: list[Backend] = [BACKENDS.get(name)() for name in target.backends]
     reasons = {backend.name: backend.available() for backend in served}
     usable = [backend for backend in served if reasons[backend.name] is None]
     if not usable:
-        first = served[0]
-        raise MissingDependencyError(f"target {target.name!r}", first.module, first.extra)
+        if device.machine not in target.machines:
+            raise ConfigError(_elsewhere(bundle, device))
+        require(served[0], f"target {target.name!r}")
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     capped = [backend for backend in usable if backend.obeys_isa_cap]
     if not capped or device.effective_isa == device.isa:
@@ -123,6 +147,17 @@ def _installed(bundle: Bundle, device: Device) -> tuple[list[Backend], dict[str,
     # The cap makes this CPU stand in for an older one; who ignores it would win with instructions that one lacks.
     free = f"ONEDNN_MAX_CPU_ISA={device.isa_cap} does not hold it back, so that it cannot be compared"
     return capped, skipped | {backend.name: free for backend in usable if backend not in capped}
+
+
+def _elsewhere(bundle: Bundle, device: Device) -> str:
+    """That the bundle is for another kind of machine, and what to do."""
+    target = bundle.target
+    there = " and has its engines built there" if target.builds_on_device else ""
+    return (
+        f"the bundle is for target {target.name!r}, which is {' or '.join(target.machines)}{there}; this machine is "
+        f"{device.machine}: check it there, or from here with --device ssh://USER@HOST; to try its ONNX files here, "
+        f"pass --backend {REFERENCE_BACKEND}"
+    )
 
 
 def _extra_reference(bundle: Bundle, pairs: Sequence[Pair]) -> list[Pair]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from edgemim.errors import ArtifactError
 
 SCHEMA_VERSION = 1
 REPORT = "report.json"
+ENGINE = "engine"
 
 
 def write_report(
@@ -24,9 +26,13 @@ def write_report(
     bundle: Artifact,
     samples: Mapping[str, npt.NDArray[Any]],
     *,
+    engine: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the report as an artifact whose provenance goes on from the bundle's.
+
+    Args:
+        engine: Folder of the chosen engine in the cache; copied to `engine/` with the facts it was built from.
 
     Raises:
         OutputError: `out` exists, or cannot be written.
@@ -37,6 +43,8 @@ def write_report(
         buffer = io.BytesIO()  # numpy's own writing hides why a disk refused
         np.savez_compressed(buffer, **cast(Any, samples))
         write_bytes(draft.path("samples.npz"), buffer.getvalue())
+        if engine is not None:
+            shutil.copytree(engine, draft.path(ENGINE))
         keys = ("verdict", "passed", "chosen", "chosen_backend")
         draft.content = {key: report[key] for key in keys} | {"bundle": bundle.fingerprint}
         draft.provenance = [dict(record) for record in bundle.provenance]
@@ -83,12 +91,16 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
     galleries = any((row["accuracy"] or {}).get("knn_agreement") is not None for row in rows)
+    devices = any((row["latency"] or {}).get("device_p50_ms") is not None for row in rows)
+    energies = any((row["power"] or {}).get("energy_mj") is not None for row in rows)
     head = (
         "candidate",
         "backend",
         "p50 ms",
         "p90 ms",
         "p99 ms",
+        *(("on the device p50 ms",) if devices else ()),
+        *(("mJ per run", "W") if energies else ()),
         "runs",
         "top-1",
         "agreement",
@@ -99,12 +111,14 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     lines = []
     for row in rows:
-        latency, accuracy = row["latency"] or {}, row["accuracy"] or {}
+        latency, accuracy, power = row["latency"] or {}, row["accuracy"] or {}, row["power"] or {}
         lines.append(
             (
                 row["name"],
                 row["backend"],
                 *(_number(latency.get(key), 3) for key in ("p50_ms", "p90_ms", "p99_ms")),
+                *((_number(latency.get("device_p50_ms"), 3),) if devices else ()),
+                *((_number(power.get("energy_mj"), 2), _number(power.get("mean_w"), 2)) if energies else ()),
                 _number(latency.get("n"), 0),
                 _with_error(accuracy.get("top1"), accuracy.get("top1_se")),
                 _number(accuracy.get("agreement"), 4),
@@ -126,13 +140,18 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _notes(report: Mapping[str, Any]) -> str:
-    reference = report["reference"]
+    reference, rows = report["reference"], report["candidates"]
     against = f"Agreements and cosine are with {reference} on the same images. " if reference else ""
-    accuracies = [row["accuracy"] for row in report["candidates"] if row["accuracy"] is not None]
+    accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     images = f"Accuracy is of {accuracies[0]['n']:,} images, ± one standard error. " if accuracies else ""
     batch = report["protocol"]["batch"]
     run = "one image" if batch == 1 else f"a run of {batch} images"
-    return f"{images}{against}Latency is of {run}, without preprocessing; a dash was not measured."
+    return f"{images}{against}{_device_note(rows)}Latency is of {run}, without preprocessing; a dash was not measured."
+
+
+def _device_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    told = any((row["latency"] or {}).get("device_p50_ms") is not None for row in rows)
+    return "Time on the device is the computing alone, without copies and waiting. " if told else ""
 
 
 def _starting(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,23 @@ import numpy.typing as npt
 
 from edgemim.errors import DeviceError
 from edgemim.preprocess import read_image
-from edgemim.runtime.accuracy import Accuracy, Answers, Floats, GoldenMatch, compare_golden, measure_accuracy
-from edgemim.runtime.backends._base import Engine, Session
+from edgemim.runtime.accuracy import (
+    Accuracy,
+    Answers,
+    Floats,
+    GoldenMatch,
+    compare_golden,
+    compare_same_file,
+    measure_accuracy,
+)
+from edgemim.runtime.backends import BACKENDS
+from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.latency import Latency, LatencyProtocol, Samples, measure_latency, summarise
 from edgemim.runtime.neighbours import nearest_answers
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
+from edgemim.runtime.power.meter import Power, PowerMeter
 
 Tick = Callable[[], None]
 
@@ -35,6 +47,8 @@ class Trial:
         load_s: Seconds that opening the compiled engine took.
         first_ms: Latency of the first run after loading, in milliseconds.
         outputs: float32 [N, K] on the evaluation images.
+        same_file: The golden inputs through the same file on the reference backend, where that is compared too.
+        facts: What the session told of itself when it was closed.
     """
 
     pair: Pair
@@ -49,6 +63,9 @@ class Trial:
     accuracy: Accuracy | None = None
     samples: Samples | None = None
     latency: Latency | None = None
+    power: Power | None = None
+    same_file: GoldenMatch | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -77,6 +94,7 @@ class Trial:
     def close(self) -> None:
         """Free the session."""
         if self.session is not None:
+            self.facts = self.session.facts()
             self.session.close()
             self.session = None
 
@@ -86,11 +104,15 @@ def still_in(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.disqualified is None]
 
 
-def start(trial: Trial, bundle: Bundle, cache: Path, threads: int) -> None:
-    """Compile, load, run once, and compare with the golden outputs before any other number is taken."""
+def start(trial: Trial, bundle: Bundle, cache: Path, threads: int, *, rebuild: bool = False) -> None:
+    """Compile, load, run once, and compare with the golden outputs before any other number is taken.
+
+    Args:
+        rebuild: Compile again what an earlier check compiled.
+    """
     backend = trial.pair.backend
     try:
-        trial.engine = backend.compile(bundle, trial.pair.candidate, cache, threads)
+        trial.engine = _compile(trial, bundle, cache, threads, rebuild=rebuild)
         started = time.perf_counter_ns()
         trial.session = backend.open(trial.engine)
         trial.load_s = (time.perf_counter_ns() - started) / 1e9
@@ -106,8 +128,40 @@ def start(trial: Trial, bundle: Bundle, cache: Path, threads: int) -> None:
         if trial.first_ms is None:
             trial.first_ms = (time.perf_counter_ns() - started) / 1e6
         rows.append(outputs[:count])
-    trial.golden = compare_golden(np.concatenate(rows), bundle.golden.outputs, trial.pair.candidate.precision)
+    outputs = np.concatenate(rows)
+    trial.golden = compare_golden(outputs, bundle.golden.outputs, trial.pair.candidate.precision)
     trial.disqualified = trial.golden.reason
+    if trial.disqualified is None and backend.compares_with_reference:
+        _compare_with_reference(trial, outputs, bundle, cache, threads)
+
+
+def _compile(trial: Trial, bundle: Bundle, cache: Path, threads: int, *, rebuild: bool) -> Engine:
+    compile_ = trial.pair.backend.compile
+    engine = compile_(bundle, trial.pair.candidate, cache, threads)
+    if not rebuild or not engine.cached or engine.folder is None:
+        return engine
+    shutil.rmtree(engine.folder, ignore_errors=True)
+    return compile_(bundle, trial.pair.candidate, cache, threads)
+
+
+def _compare_with_reference(trial: Trial, outputs: Floats, bundle: Bundle, cache: Path, threads: int) -> None:
+    """Compare with ONNX Runtime running the same file on the CPU; where that cannot, the golden outputs were all."""
+    reference: Backend = BACKENDS.get(REFERENCE_BACKEND)()
+    if reference.available() is not None:
+        return
+    other = Trial(pair=Pair(candidate=replace(trial.pair.candidate, options={}), backend=reference))
+    try:
+        other.session = reference.open(reference.compile(bundle, other.pair.candidate, cache, threads))
+    except DeviceError:  # an operator in float16 that the CPU does not have
+        return
+    try:
+        rows = [(other.infer(bundle, inputs), count) for inputs, count in bundle.golden_batches()]
+    finally:
+        other.close()
+    found = [row[:count] for row, count in rows if row is not None]
+    if len(found) == len(rows):
+        trial.same_file = compare_same_file(outputs, np.concatenate(found), trial.pair.candidate.precision)
+        trial.disqualified = trial.same_file.reason
 
 
 def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | None:
@@ -178,9 +232,13 @@ def find_reference(trials: Sequence[Trial]) -> Trial | None:
 
 
 def time_together(
-    trials: Sequence[Trial], bundle: Bundle, protocol: LatencyProtocol, progress: Callable[[int, int], None]
+    trials: Sequence[Trial],
+    bundle: Bundle,
+    protocol: LatencyProtocol,
+    meter: PowerMeter,
+    progress: Callable[[int, int], None],
 ) -> None:
-    """Measure the latency of every trial that is in and not a mere reference, in turns.
+    """Measure the latency of every trial that is in and not a mere reference, in turns, and the power meanwhile.
 
     Raises:
         DeviceError: A session that ran before fails now.
@@ -188,9 +246,17 @@ def time_together(
     inputs, _ = next(bundle.golden_batches())
     timed = {trial.label: trial for trial in still_in(trials) if trial.pair.timed}
     calls = {label: _call(trial, inputs) for label, trial in timed.items()}
-    for label, samples in measure_latency(calls, protocol, progress=progress).items():
+    told = {label: partial(_device_ms, trial) for label, trial in timed.items()}
+    with meter:
+        found = measure_latency(calls, protocol, device_times=told, progress=progress, turn=meter.window)
+    for label, samples in found.items():
         timed[label].samples = samples
         timed[label].latency = summarise(samples)
+        timed[label].power = meter.measure(label, runs=len(samples.nanoseconds))
+
+
+def _device_ms(trial: Trial) -> float | None:
+    return None if trial.session is None else trial.session.device_ms
 
 
 def _call(trial: Trial, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:

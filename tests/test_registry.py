@@ -137,3 +137,11 @@ def test_did_you_mean_shows_at_most_twenty_names() -> None:
     many = [f"{i:03}" for i in range(30)]
     assert did_you_mean("zzz", many).endswith("018, 019, ...")
     assert did_you_mean("zzz", []) == "; none is known here"
+
+
+def test_an_alias_is_found_and_not_listed(make_registry: MakeRegistry) -> None:
+    registry = make_registry(long_name=GOOD)
+    registry.aliases["short"] = "long-name"
+    assert registry.names() == ["long-name"]
+    assert registry.get("Short") == registry.get("long-name")
+    assert registry.find("short") == "long-name"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._host_check import host_check_lines
 from edgemim.commands._inputs import keep
 from edgemim.commands._ladder import climb_ladder, tell_ladder
 from edgemim.commands._output import emit, progress_bar, remark
@@ -118,6 +119,8 @@ def export(
     ladder = climb_ladder(artifact, against=checkpoint) if verify else None
     choice = artifact.content["choice"] or {}
     shown = {"bundle": str(out), **artifact.content, **choice} if json or not choice else _in_words(out, choice)
+    if "host_check" in artifact.content and not json:
+        shown = {k: v for k, v in shown.items() if k != "host_check"} | host_check_lines(artifact.content["host_check"])
     emit({**shown, **({"ladder": ladder} if ladder and json else {})}, as_json=json)
     if ladder:
         tell_ladder(ladder, as_json=json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._host_check import host_check_lines
 from edgemim.commands._ladder import climb_ladder, tell_ladder
 from edgemim.commands._output import emit
 from edgemim.errors import ConfigError
@@ -41,6 +42,7 @@ def inspect(
     if (against or modules) and not parity:
         raise ConfigError("--against and --modules say how to compare; add --parity")
     artifact = load_artifact(path)
+    host_check = artifact.content.get("host_check", [])
     ladder = climb_ladder(artifact, against=against, every_module=modules) if parity else None
     if json:
         files = {name: {"sha256": r.sha256, "size": r.size} for name, r in artifact.files.items()}
@@ -53,6 +55,7 @@ def inspect(
                 "files": files,
                 "content": artifact.content,
                 "provenance": artifact.provenance,
+                **({"host_check": host_check} if host_check else {}),
                 **({"ladder": ladder} if ladder else {}),
             },
             as_json=True,
@@ -65,7 +68,8 @@ def inspect(
 
 def _tell(artifact: Artifact) -> None:
     shown = {"kind": artifact.kind, "fingerprint": artifact.fingerprint, "size_bytes": artifact.size}
-    emit(shown | {f"content.{k}": v for k, v in artifact.content.items()}, as_json=False)
+    content = {f"content.{k}": v for k, v in artifact.content.items() if k != "host_check"}
+    emit(shown | content | host_check_lines(artifact.content.get("host_check", [])), as_json=False)
     emit(
         {f"file {name}": f"{r.size} bytes, sha256 {r.sha256[:16]}" for name, r in artifact.files.items()}, as_json=False
     )

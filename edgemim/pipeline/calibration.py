@@ -80,10 +80,11 @@ def export_float(
     *,
     output: Literal["head", "tokens"] = "head",
     flavours: tuple[str, ...] = ("fp32",),
+    form: Literal["plain", "tensorrt"] = "plain",
 ) -> Artifact:
     """The checkpoint as an `onnx` artifact with golden images from `images`; see `export_checkpoint`."""
     from edgemim.export.onnx import export_checkpoint
 
     rows = golden_rows(images)
     pixels = np.stack([checkpoint.preprocess.pixels(images.image(i)) for i in rows])
-    return export_checkpoint(checkpoint, out, pixels=pixels, output=output, flavours=flavours)
+    return export_checkpoint(checkpoint, out, pixels=pixels, output=output, flavours=flavours, form=form)

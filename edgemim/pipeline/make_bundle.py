@@ -14,13 +14,14 @@ from edgemim.models.checkpoint import Checkpoint, load_checkpoint
 from edgemim.pipeline.auto import Auto, Evidence, budget, choose_on_this_machine, search_flavours
 from edgemim.pipeline.calibration import calibration_batches, calibration_images, export_float, golden_rows
 from edgemim.pipeline.evaluation import encoded, evaluation_images, gallery_images, has_labels, is_labelled
+from edgemim.pipeline.host_check import build_engines, check_candidates, require_builder
 from edgemim.pipeline.scratch import CALIBRATION_STATE, scratch
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.gates import check_limits
 from edgemim.runtime.targets import TARGETS
 
 # In the scratch folder: what every call makes anew, the same each time.
-_MADE_ANEW = ("float", "int8", "batch", "pixels")
+_MADE_ANEW = ("float", "int8", "batch", "pixels", "ahead")
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -108,6 +109,7 @@ def make_bundle(
     """
     refuse_existing(out, overwrite=overwrite)
     target = TARGETS.get(settings.target)
+    require_builder(target)
     limits = check_limits(settings.gates)
     checkpoint = load_checkpoint(checkpoint_path)
     images = calibration_images(checkpoint, settings.calibration, seed=settings.seed)
@@ -117,7 +119,9 @@ def make_bundle(
         limits = _budget(settings, limits, evidence)
     with scratch(out, anew=_MADE_ANEW) as folder:
         flavours = ("fp32",) if settings.precision == "fp32" else target.flavours
-        onnx = export_float(checkpoint, images, folder / "float", output=settings.output, flavours=flavours)
+        onnx = export_float(
+            checkpoint, images, folder / "float", output=settings.output, flavours=flavours, form=target.form
+        )
         auto = Auto(minutes=settings.minutes, threads=settings.threads)
         found: dict[str, Any] | None = None
         if settings.precision != "fp32":
@@ -149,6 +153,8 @@ def make_bundle(
             evaluation=None if evidence is None else evidence.evaluation(),
             gallery=None if evidence is None or evidence.gallery is None else evidence.gallery(),
             choice=choice,
+            host_check=check_candidates(onnx, target, say=say) if target.is_nvidia else None,
+            engines=build_engines(onnx, target, folder / "ahead") if target.builds_ahead else (),
             overwrite=overwrite,
         )
 

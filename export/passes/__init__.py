@@ -8,6 +8,7 @@ leaves them in float32, and `edgemim.export.flavours` measures it before `to_hal
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -22,40 +23,42 @@ from edgemim.export.passes.lower_opset import lower_opset
 from edgemim.export.passes.module_names import module_names
 from edgemim.export.passes.raise_opset import raise_opset
 from edgemim.export.passes.remove_unused import remove_unused
+from edgemim.export.passes.split_attention_scale import lift_attention_scale, split_attention_scale
 from edgemim.export.passes.strip_metadata import strip_metadata
+from edgemim.export.passes.sum_last_layer import sum_last_layer
 
 GraphPass = Callable[[ir.Model], ir.Model]
+
+# How a target wants what can be written in several ways (`edgemim.runtime.targets._base.Target`).
+Form = Literal["plain", "tensorrt"]
+
+_FIRST: tuple[GraphPass, ...] = (module_names, fold_constants, expand_col2im, remove_unused)
+_WEIGHTS: tuple[GraphPass, ...] = (fold_layer_scale, fold_layer_norm, equalise_heads)
 
 # Names come first, since the later passes copy them to the nodes they add. Passes that rewrite weights come last, at
 # the exporter's own opset, and after what is unused has gone: they leave a layer alone that something else reads, dead
 # or not. The scale of an attention goes before other factors, which would go into the queries whole; the heads come
-# last, since they are judged by the final weights.
-SHARED: tuple[GraphPass, ...] = (
-    module_names,
-    fold_constants,
-    expand_col2im,
-    remove_unused,
-    fold_attention_scale,
-    fold_layer_scale,
-    fold_layer_norm,
-    equalise_heads,
-)
+# last, since they are judged by the final weights; then a scale that is to be seen may come back.
+SHARED: dict[Form, tuple[GraphPass, ...]] = {
+    "plain": (*_FIRST, fold_attention_scale, *_WEIGHTS),
+    "tensorrt": (*_FIRST, lift_attention_scale, *_WEIGHTS, split_attention_scale),
+}
 
 # Metadata goes last.
 PER_FLAVOUR: dict[str, tuple[GraphPass, ...]] = {
     "fp32": (expand_gelu, lower_opset, remove_unused, strip_metadata),
-    "fp16": (raise_opset, remove_unused, strip_metadata),
+    "fp16": (raise_opset, sum_last_layer, remove_unused, strip_metadata),
 }
 
 
-def apply_passes(model: ir.Model, flavour: str = "fp32") -> ir.Model:
+def apply_passes(model: ir.Model, flavour: str = "fp32", *, form: Form = "plain") -> ir.Model:
     """All passes of one flavour on what the exporter returned: `prepare`, then `finish`."""
-    return finish(prepare(model), flavour)
+    return finish(prepare(model, form=form), flavour)
 
 
-def prepare(model: ir.Model) -> ir.Model:
+def prepare(model: ir.Model, *, form: Form = "plain") -> ir.Model:
     """The passes that all flavours share, on what the exporter returned."""
-    for graph_pass in SHARED:
+    for graph_pass in SHARED[form]:
         model = graph_pass(model)
     return model
 

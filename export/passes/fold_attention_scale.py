@@ -27,16 +27,16 @@ def fold_attention_scale(model: ir.Model) -> ir.Model:
     readers = Counter(int(group) for groups in of_products for group in groups)
     for product, groups in zip(channels.products, of_products, strict=True):
         alone = all(readers[int(group)] == 1 and not channels.uses[group] & ~(LEFT | RIGHT) for group in groups)
-        scalings = _scalings(product.node) if alone else []
-        if scalings:
-            factors[np.isin(channels.groups, groups)] = math.sqrt(math.prod(factor for _, factor in scalings))
-            for node, _ in scalings:
+        found = scalings(product.node) if alone else []
+        if found:
+            factors[np.isin(channels.groups, groups)] = math.sqrt(math.prod(factor for _, factor in found))
+            for node, _ in found:
                 bypass(node)
     channels.scale(factors)
     return model
 
 
-def _scalings(product: ir.Node) -> list[tuple[ir.Node, float]]:
+def scalings(product: ir.Node) -> list[tuple[ir.Node, float]]:
     """The ops that multiply either input of a product, or its result, by one positive number."""
     before = [found for value in product.inputs for found in _above(value)]
     return before + _below(product.outputs[0])

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemim.errors import DeviceError, MissingDependencyError
-from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.candidates import Candidate
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -54,6 +55,11 @@ class Engine:
 class Session(ABC):
     """A loaded engine; batch and shapes are those of the bundle."""
 
+    @property
+    def device_ms(self) -> float | None:
+        """Milliseconds that the latest run computed on the device, without copies; None where that is not known."""
+        return None
+
     @abstractmethod
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run once; by name in, by name out.
@@ -67,7 +73,11 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the session holds; it cannot run afterwards."""
+        """Free what the session holds; it cannot run afterwards. A second call does nothing."""
+
+    def facts(self) -> dict[str, Any]:
+        """What turned out only while it ran, as plain values for the report."""
+        return {}
 
 
 class Backend(ABC):
@@ -76,10 +86,13 @@ class Backend(ABC):
     Attributes:
         name: What the user writes, and the name of the file.
         module: Import name of the vendor package.
+        alternatives: Import names of packages that serve where that is not installed.
         distributions: Names under which the vendor package may be installed, the usual one first.
         extra: The extra of edgemim that installs it.
         processor: What it runs on, for sentences ("slower on this CPU").
         obeys_isa_cap: Whether it keeps to ONEDNN_MAX_CPU_ISA (`edgemim.runtime.isa_cap`).
+        compares_with_reference: Whether what it compiled is also compared with the reference backend running the
+            same file, because its compiler is known to have changed what a model computes.
     """
 
     name: ClassVar[str]
@@ -87,7 +100,9 @@ class Backend(ABC):
     distributions: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
     processor: ClassVar[str]
+    alternatives: ClassVar[tuple[str, ...]] = ()
     obeys_isa_cap: ClassVar[bool] = False
+    compares_with_reference: ClassVar[bool] = False
 
     @abstractmethod
     def compile(self, bundle: Bundle, candidate: Candidate, cache: Path, threads: int) -> Engine:
@@ -112,11 +127,31 @@ class Backend(ABC):
             DeviceError: The vendor library cannot load it.
         """
 
+    def installed(self) -> bool:
+        """Whether its package, or one that serves instead, is here; nothing is imported."""
+        return any(importlib.util.find_spec(name) is not None for name in (self.module, *self.alternatives))
+
+    def how_to_install(self) -> str:
+        """The command that brings its package to this machine."""
+        return f"pip install 'edgemim[{self.extra}]'"
+
     def available(self) -> str | None:
         """Why this backend cannot be used here, or None if it can; nothing is imported."""
-        if importlib.util.find_spec(self.module) is None:
-            return f"the package {self.module!r} is not installed; run: pip install 'edgemim[{self.extra}]'"
+        if not self.installed():
+            return f"the package {self.module!r} is not installed; run: {self.how_to_install()}"
         return None
+
+    def cannot_run(self, candidate: Candidate) -> str | None:
+        """Why the installed version cannot run a candidate that is not bound to another backend, or None.
+
+        Raises:
+            MissingDependencyError: The vendor package is not installed.
+            DeviceError: It cannot be loaded.
+        """
+        return None
+
+    def forget(self, cache: Path) -> None:  # noqa: B027  (most backends keep nothing)
+        """Drop what is kept between compilations beside the engines, so that the next one measures anew."""
 
     def version(self) -> str:
         """Version of the vendor package; "unknown" if it was installed without metadata."""
@@ -126,14 +161,22 @@ class Backend(ABC):
         return "unknown"
 
 
-def require(backend: Backend) -> None:
-    """Stop with the extra's name if the backend's package is not there.
+def require(backend: Backend, what: str | None = None) -> None:
+    """Stop if the backend cannot be used here.
+
+    Args:
+        what: What needs it, for the message; by default the backend itself.
 
     Raises:
-        MissingDependencyError: See above.
+        MissingDependencyError: Its package is not there.
+        DeviceError: What it runs on is not there.
     """
-    if backend.available() is not None:
-        raise MissingDependencyError(f"backend {backend.name!r}", backend.module, backend.extra)
+    what = what or f"backend {backend.name!r}"
+    if not backend.installed():
+        raise MissingDependencyError(what, backend.module, backend.extra, backend.how_to_install())
+    reason = backend.available()
+    if reason is not None:
+        raise DeviceError(f"{what} cannot be used: {reason}")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ from edgemim.runtime.backends._base import (
     require,
     vendor_failures,
 )
-from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.bundle import Bundle
+from edgemim.runtime.candidates import Candidate
 from edgemim.runtime.device import cpu_identity
 
 _PROVIDER = "CPUExecutionProvider"

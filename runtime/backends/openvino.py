@@ -33,8 +33,9 @@ from edgemim.runtime.backends._base import (
     require,
     vendor_failures,
 )
-from edgemim.runtime.bundle import Bundle, Candidate
+from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.cache import cached_build
+from edgemim.runtime.candidates import Candidate
 from edgemim.runtime.device import cpu_identity
 
 _DEVICE = "CPU"

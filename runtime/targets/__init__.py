@@ -2,4 +2,5 @@
 
 from edgemim.registry import Registry
 
-TARGETS = Registry("target", __name__)
+# A bundle for one Orin board is right for each of them, and the smallest is the most common.
+TARGETS = Registry("target", __name__, aliases={"jetson": "jetson-orin-nano"})

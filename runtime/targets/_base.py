@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from edgemim.errors import ConfigError
 
@@ -23,15 +24,15 @@ class Variant:
         precision: What the candidate is judged as.
         backend: The only backend that knows the settings.
         options: Laid over the settings of that backend.
-        needs: One of `edgemim.runtime.device.FEATURES`, without which a device leaves the candidate out.
+        needs: One of `edgemim.runtime.device.FEATURES`, without which a device leaves the candidate out; None: nothing.
     """
 
     of: str
     name: str
     precision: str
     backend: str
-    options: Mapping[str, Setting]
-    needs: str
+    options: Mapping[str, Setting] = field(default_factory=dict)
+    needs: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,11 @@ class Target:
             it, so that nothing compiled can be shipped.
         int8_head_dims: Widths of a head whose INT8 attention is fused there; empty: any.
         int8_tokens: Most tokens of such an attention; 0: any number.
+        compute_capabilities: Of the NVIDIA GPUs it stands for, such as "8.7"; empty: it has none.
+        weakly_typed: Whether a builder there may be too old to take its types from the graph (TensorRT 8.6): every
+            candidate then has a second form in fp32/opset 17, whose float layers that builder computes in float16.
+        form: How export writes what can be written in several ways: `plain`, with as few nodes as possible, or
+            `tensorrt`, as NVIDIA's builder fuses it best.
     """
 
     name: str
@@ -65,6 +71,9 @@ class Target:
     variants: tuple[Variant, ...] = ()
     int8_head_dims: tuple[int, ...] = ()
     int8_tokens: int = 0
+    compute_capabilities: tuple[str, ...] = ()
+    weakly_typed: bool = False
+    form: Literal["plain", "tensorrt"] = "plain"
 
     def __post_init__(self) -> None:
         unknown = set(self.opsets) - set(PRECISIONS)
@@ -81,6 +90,16 @@ class Target:
     def precisions(self) -> tuple[str, ...]:
         """Precisions that a flavour may have there."""
         return tuple(self.opsets)
+
+    @property
+    def is_nvidia(self) -> bool:
+        """Whether it is a GPU for which NVIDIA's builder makes engines."""
+        return bool(self.compute_capabilities)
+
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether export builds the engines itself, since NVIDIA's builder needs no GPU of the target for it."""
+        return self.is_nvidia and not self.builds_on_device
 
     def takes(self, *, precision: str, opset: int) -> bool:
         """Whether an ONNX flavour of this precision and opset can run there."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 
 def test_a_missed_gate_is_exit_code_1_and_the_report_is_written(
     cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
@@ -45,3 +47,22 @@ def test_without_out_the_report_lies_beside_the_bundle(
 
 def test_the_bundle_is_not_changed_by_a_check(cli: Any, story: SimpleNamespace) -> None:
     assert cli("inspect", story.bundle, "--json").json["fingerprint"] == story.check_done.json["bundle"]["fingerprint"]
+
+
+def test_several_candidates_may_stand_in_one_option_and_rebuild_is_passed_on(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    one = ["--candidates", "fp32,int8-linear", "--backend", "openvino", "--rebuild", *options.check]
+    done = cli("check", story.bundle, *one, "--out", tmp_path / "report", "--json")
+    assert done.code == 0, done.err
+    rows = [row for row in done.json["candidates"] if not row["reference_only"]]
+    assert [row["name"] for row in rows] == ["fp32", "int8-linear"]
+    assert not any(row["compiled_before"] for row in rows)
+
+
+@pytest.mark.parametrize("device", ["nano", "ssh://", "ssh://-oProxyCommand=reboot", "ssh://nano?pyhton=python3"])
+def test_what_is_no_device_is_refused_before_anything_is_done(cli: Any, tmp_path: Any, device: str) -> None:
+    done = cli("check", tmp_path / "none", "--device", device)
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert line.startswith("edgemim: a device is ssh://[user@]host[:port][/folder][?python=INTERPRETER]; got ")

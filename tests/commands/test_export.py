@@ -5,24 +5,49 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from edgemim.artifact import load_artifact
+from edgemim.runtime.nvidia import host_check
 
 
 def test_jetson_engines_are_built_on_the_device(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
     arguments = ["--target", "jetson", "--precision", "fp32", "--evaluation", "none"]
     done = cli("export", story.classifier, *arguments, "--out", tmp_path / "jetson", "--json")
     assert done.code == 0, done.err
-    assert done.json["target"] == "jetson"
+    assert done.json["target"] == "jetson-orin-nano"
     assert done.json["evaluation"] is None
-    assert [c["name"] for c in done.json["candidates"]] == ["fp32"]
+    assert [c["name"] for c in done.json["candidates"]] == ["fp32", "fp16-opset17"]
     assert done.json["calibration"] is None
     (line,) = done.err.splitlines()
     assert "engines are built on the device" in line
     assert "edgemim check jetson" in line
-    checked = cli("check", tmp_path / "jetson", "--out", tmp_path / "report")
-    assert checked.code == 2
-    assert "its engines are built on the device itself" in checked.err
-    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_host_check_is_shown_by_export_and_by_inspect(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if installed:
+        pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+    else:
+        monkeypatch.setattr(host_check, "installed", lambda: ())
+    arguments = ["--target", "jetson-thor", "--precision", "fp32", "--evaluation", "none"]
+    done = cli("export", story.classifier, *arguments, "--out", tmp_path / "bundle")
+    assert done.code == 0, done.err
+    (row,) = cli("inspect", tmp_path / "bundle", "--json").json["host_check"]
+    assert row["candidate"] == "fp32"
+    named = ("compute_capability", "parsed", "kernels", "int8_gemms", "fused_mha", "unfused_softmax")
+    if installed:
+        assert [type(row[name]) for name in named] == [str, bool, int, int, int, int]
+        expected = f"host check fp32 on 12.0 {row['kernels']} kernels, 0 INT8 GEMMs, "
+    else:
+        assert [row[name] for name in named] == [None] * len(named)
+        expected = "host check fp32 not checked on the host: the package 'tensorrt_rtx' is not installed"
+    shown = " ".join(expected.split())
+    for out in (done.out, cli("inspect", tmp_path / "bundle").out):
+        (line,) = [line for line in out.splitlines() if line.startswith("host check")]
+        assert " ".join(line.split()).startswith(shown)
 
 
 def test_input_output_and_batch_are_what_was_asked_for(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:

@@ -211,9 +211,11 @@ def test_the_manifest_has_both_flavours_and_what_was_lost(exported):
     fp32, fp16 = content["flavours"]
     assert fp32 == {"name": "fp32", "precision": "fp32", "opset": 17, "file": "fp32.onnx"}
     assert {key: fp16[key] for key in fp32} == {"name": "fp16", "precision": "fp16", "opset": 20, "file": "fp16.onnx"}
-    assert fp16["islands"] == [
-        {"module": "", "op": "ReduceMean", "reason": "op", "largest": fp16["islands"][0]["largest"]}
-    ]
+    # The head, a product and a sum, comes right after the mean: nothing is rounded between the two.
+    reasons = {(island["module"], island["op"]): island["reason"] for island in fp16["islands"]}
+    assert (reasons.pop(("", "ReduceMean")), reasons.pop(("head", "ReduceSum"))) == ("op", "op")
+    assert {module for module, _ in reasons} == {"head"}
+    assert set(reasons.values()) == {"between"}
     assert set(fp16["largest"]) == {"module", "op", "value"}
     assert 1 < fp16["largest"]["value"] < 100
     parity = content["parity"]["torch_vs_fp16"]
@@ -229,7 +231,7 @@ def test_two_exports_are_the_same_bytes_and_hold_no_local_path(exported):
     first, second = exported
     assert first.files == second.files
     data = first.file("fp16.onnx").read_bytes()
-    assert len(data) < 0.6 * len(first.file("fp32.onnx").read_bytes())
+    assert len(data) < 0.65 * len(first.file("fp32.onnx").read_bytes())
     assert b"site-packages" not in data
     assert b".py" not in data
 

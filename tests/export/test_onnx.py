@@ -52,7 +52,8 @@ def test_the_provenance_of_the_checkpoint_travels_on(exported):
     assert stages == ["finetune", "export"]
     export = artifact.provenance[-1]
     assert export["checkpoint"] == checkpoint.artifact.fingerprint
-    assert export["settings"] == {"batch_size": 1, "output": "head", "opset": 17, "flavours": ["fp32"]}
+    settings = {"batch_size": 1, "output": "head", "opset": 17, "flavours": ["fp32"], "form": "plain"}
+    assert export["settings"] == settings
     assert export["versions"]["torch"] == torch.__version__.split("+")[0]
     assert set(export["versions"]) >= {"python", "timm", "onnx", "onnxruntime"}
 

@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "foundation": ("", "numpy PIL tomli"),
     "data": ("foundation", "numpy PIL datasets pyarrow sklearn filelock platformdirs"),
     "runtime": ("foundation", "numpy PIL filelock platformdirs"),
+    "remote": ("foundation runtime", ""),
     "quantize": ("foundation data runtime", "numpy PIL onnx onnx_ir nncf"),
     "models": ("foundation", "numpy PIL torch timm safetensors huggingface_hub"),
     "export": ("foundation runtime models", "numpy torch timm onnx onnxscript onnx_ir onnxruntime"),
@@ -38,7 +39,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy PIL torch torchvision timm lightning matplotlib",
     ),
     "cli": (
-        "foundation data runtime quantize models export masking losses methods training recipes pipeline",
+        "foundation data runtime remote quantize models export masking losses methods training recipes pipeline",
         "numpy PIL torch torchvision timm lightning typer click rich",
     ),
 }

@@ -87,7 +87,7 @@ def test_a_gallery_is_of_training_images(classifier: Path, classes: Path, tmp_pa
 
 
 def test_a_gallery_without_evaluation_images_is_refused(classifier: Path, classes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gallery needs evaluation images, and there are none; give some"):
+    with pytest.raises(ConfigError, match=r"gallery is for evaluation images, and there are none; give some"):
         bundle(classifier, tmp_path / "bundle", gallery=str(classes), evaluation="none")
     assert not list(tmp_path.iterdir())
 

@@ -81,8 +81,8 @@ def test_uint8_is_used_only_where_the_target_has_it(attention_model, recipe):
     counts = {target.name: check_qdq(quantize_model(attention_model, recipe, target)[0]) for target in (X86, JETSON)}
     # The softmax and what the ReLU gives.
     assert counts["x86"]["QuantizeLinear"]["uint8"] == 2
-    assert set(counts["jetson"]["QuantizeLinear"]) == {"int8"}
-    assert sum(counts["x86"]["QuantizeLinear"].values()) == counts["jetson"]["QuantizeLinear"]["int8"]
+    assert set(counts[JETSON.name]["QuantizeLinear"]) == {"int8"}
+    assert sum(counts["x86"]["QuantizeLinear"].values()) == counts[JETSON.name]["QuantizeLinear"]["int8"]
 
 
 def test_an_unknown_unit_is_an_error_that_names_it(attention_model, recipe):

@@ -223,4 +223,4 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without ONNX Runtime, so that the fake backend's fp32 is the reference."""
-    monkeypatch.setattr(OnnxRuntimeBackend, "available", lambda self: "not installed")
+    monkeypatch.setattr(OnnxRuntimeBackend, "installed", lambda self: False)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgemim.errors import DeviceError, OutputError
-from edgemim.runtime.cache import cached_build, default_cache, engine_key
+from edgemim.errors import ConfigError, DeviceError, OutputError
+from edgemim.runtime import cache
+from edgemim.runtime.cache import cached_build, default_cache, engine_key, the_only_check
 
 FACTS = {"backend": "fake", "version": "1.0", "model": "abc", "device": {"cpu": "x"}, "options": {"threads": 2}}
 
@@ -111,6 +112,49 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="a part of the path is a file"):
         cached_build(tmp_path / "file", FACTS, Builder())
+
+
+def test_a_second_check_is_refused_while_one_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_PATIENCE_S", 0)
+    with (
+        the_only_check(tmp_path / "new"),
+        pytest.raises(ConfigError, match="another check is running on this device"),
+        the_only_check(tmp_path / "new"),
+    ):
+        pass
+    with the_only_check(tmp_path / "new"):
+        pass
+
+
+def test_a_check_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
+    inside, ended = threading.Event(), []
+
+    def first() -> None:
+        with the_only_check(tmp_path):
+            inside.set()
+            time.sleep(0.2)
+            ended.append(True)
+
+    other = threading.Thread(target=first)
+    other.start()
+    inside.wait(10)
+    with the_only_check(tmp_path):
+        assert ended
+    other.join()
+
+
+def test_a_check_that_failed_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_PATIENCE_S", 0)
+    with pytest.raises(RuntimeError, match="out"), the_only_check(tmp_path):
+        raise RuntimeError("out")
+    with the_only_check(tmp_path):
+        pass
+
+
+def test_a_place_for_the_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="a part of the path is a file"), the_only_check(tmp_path / "file"):
+        pass
 
 
 def test_the_default_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from PIL import Image
 
 from edgemim.artifact import load_artifact, seal
 from edgemim.errors import ArtifactError, ConfigError, DeviceError, MissingDependencyError, OutputError
+from edgemim.runtime.cache import the_only_check
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.evaluation import write_evaluation
+from edgemim.runtime.power.meter import Power, PowerMeter
 from edgemim.runtime.report import read_report
 
 pytestmark = pytest.mark.usefixtures("quick", "no_vendor")
@@ -32,7 +34,8 @@ def check(world: SimpleNamespace):
         slower_s: dict[str, float] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        plain = {"backends": [world.Fake(faults, slower_s)], "seconds": 0, "runs": 64}
+        fakes = [world.Fake(faults, slower_s)]
+        plain = {"backends": fakes, "seconds": 0, "runs": 64, "cache": world.tmp / "cache"}
         return check_bundle(path, world.tmp / "report", **{**plain, **options})
 
     return run
@@ -266,7 +269,7 @@ def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
 
 def test_a_bundle_for_another_target_is_a_caveat(world: SimpleNamespace, check) -> None:
     report = check(world.bundle(target="jetson", evaluation=None))
-    assert any("fake is no backend of target 'jetson'" in caveat for caveat in report["caveats"])
+    assert any("fake is no backend of target 'jetson-orin-nano'" in caveat for caveat in report["caveats"])
 
 
 def test_a_candidate_that_is_left_out_is_named_with_the_reason(world: SimpleNamespace, check) -> None:
@@ -293,6 +296,62 @@ def test_compiling_loading_and_the_first_run_are_reported_apart(world: SimpleNam
     assert row["first_ms"] > 0
     page = (world.tmp / "report/report.md").read_text()
     assert f"| fp32 | fake | 0.00 | - | {row['load_s']:.2f} | {row['first_ms']:.1f} |" in page
+
+
+class FakeMeter:
+    """Five watts, whatever runs between two moments that it is told."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> None:
+        self.seconds.clear()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def window(self, name: str, started_ns: int, ended_ns: int) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + (ended_ns - started_ns) / 1e9
+
+    def measure(self, name: str, *, runs: int) -> Power:
+        return Power(mean_w=5.0, energy_mj=5e3 * self.seconds[name] / runs)
+
+
+def test_power_is_measured_while_the_candidates_take_turns(
+    world: SimpleNamespace, check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgemim.runtime.check.PowerMeter", FakeMeter)
+    report = check(world.bundle(evaluation=None), slower_s={"fp32": 0.002})
+    rows = by_name(report)
+    for row in rows.values():
+        assert row["power"]["mean_w"] == 5.0
+        # The windows hold the timed runs, and a little of what lies between them.
+        assert row["power"]["energy_mj"] >= 5 * row["latency"]["mean_ms"]
+    assert rows["fp32"]["power"]["energy_mj"] > rows["int8-nncf"]["power"]["energy_mj"]
+    assert "| mJ per run | W |" in (world.tmp / "report/report.md").read_text()
+
+
+def test_without_a_power_sensor_the_reason_is_in_the_report(world: SimpleNamespace, check) -> None:
+    meter = PowerMeter(root=world.tmp)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgemim.runtime.check.PowerMeter", lambda: meter)
+        report = check(world.bundle(evaluation=None))
+    power = by_name(report)["fp32"]["power"]
+    assert power["energy_mj"] is None
+    assert "no power sensor" in power["reason"]
+    assert "mJ per run" not in (world.tmp / "report/report.md").read_text()
+
+
+def test_a_second_check_on_this_device_is_refused(
+    world: SimpleNamespace, check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgemim.runtime.cache._PATIENCE_S", 0)
+    with (
+        the_only_check(world.tmp / "cache"),
+        pytest.raises(ConfigError, match="another check is running on this device"),
+    ):
+        check(world.bundle(evaluation=None), cache=world.tmp / "cache")
+    assert not (world.tmp / "report").exists()
 
 
 def test_the_report_names_the_threads_that_were_asked_for(world: SimpleNamespace, check) -> None:

@@ -60,7 +60,7 @@ def test_a_server_with_hyperthreads(tmp_path: Path) -> None:
     assert (device.governor, device.frequency_mhz, device.max_frequency_mhz) == ("powersave", 2500.0, 3500.0)
     assert (device.memory_mib, device.memory_available_mib, device.load) == (2000.0, 1000.0, 0.52)
     assert device.system == "Debian GNU/Linux 12 (bookworm)"
-    assert device.l4t is None
+    assert (device.l4t, device.chip, device.gpu, device.power_mode) == (None,) * 4
 
 
 @pytest.mark.usefixtures("four_cpus")
@@ -74,6 +74,77 @@ def test_a_jetson(tmp_path: Path) -> None:
     assert (device.cpu, device.virtual, device.int8_is_fast) == (None, False, True)
 
 
+@pytest.mark.usefixtures("four_cpus")
+def test_a_jetson_tells_chip_mode_clocks_and_temperatures(tmp_path: Path) -> None:
+    gpu = "sys/devices/platform/bus@0/17000000.gpu/devfreq/17000000.gpu"
+    files = {
+        "proc/cpuinfo": ORIN,
+        "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0",
+        "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
+        "var/lib/nvpmodel/status": "pmode:0002",
+        f"{gpu}/cur_freq": "1020000000\n",
+        f"{gpu}/min_freq": "306000000\n",
+        f"{gpu}/max_freq": "1020000000\n",
+        "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+        "sys/class/thermal/thermal_zone0/temp": "48593\n",
+        "sys/class/thermal/thermal_zone1/type": "cv0-thermal\n",  # asleep: its temperature cannot be read
+        "sys/class/thermal/thermal_zone2/type": "tj-thermal\n",
+        "sys/class/thermal/thermal_zone2/temp": "-250\n",
+    }
+    root = write(tmp_path, files)
+    (root / "sys/class/devfreq").mkdir()
+    (root / "sys/class/devfreq/17000000.gpu").symlink_to(root / gpu)
+    device = describe_device(root)
+    assert (device.chip, device.gpu) == ("tegra234", "NVIDIA Orin GPU (compute capability 8.7)")
+    assert device.power_mode == "MAXN_SUPER"
+    assert (device.gpu_frequency_mhz, device.gpu_max_frequency_mhz, device.clocks_locked) == (1020, 1020, False)
+    assert device.temperatures_c == {"cpu-thermal": 48.593, "tj-thermal": -0.25}
+
+
+@pytest.mark.parametrize(("low", "gpu_low", "locked"), [(1510, 1020, True), (729, 1020, False), (1510, 306, False)])
+@pytest.mark.usefixtures("four_cpus")
+def test_clocks_are_locked_when_neither_cpu_nor_gpu_can_float(
+    tmp_path: Path, low: int, gpu_low: int, locked: bool
+) -> None:
+    cpu, gpu = "sys/devices/system/cpu/cpu{}/cpufreq", "sys/class/devfreq/17000000.ga10b"
+    files = {f"{cpu.format(n)}/scaling_min_freq": f"{low}000" for n in range(4)}
+    files |= {f"{cpu.format(n)}/scaling_max_freq": "1510000" for n in range(4)}
+    files |= {f"{gpu}/cur_freq": "1020000000", f"{gpu}/min_freq": f"{gpu_low}000000", f"{gpu}/max_freq": "1020000000"}
+    assert describe_device(write(tmp_path, files)).clocks_locked is locked
+
+
+@pytest.mark.parametrize(
+    ("kernel", "machine", "emulated"),
+    [
+        ("x86_64", "aarch64", True),
+        ("aarch64", "aarch64", False),
+        ("x86_64", "x86_64", False),
+        ("x86_64", "i686", False),
+        ("aarch64", "x86_64", True),
+        (None, "aarch64", None),
+    ],
+)
+def test_a_processor_that_another_one_plays_is_known_by_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None, machine: str, emulated: bool | None
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    files = {"proc/cpuinfo": XEON} | ({} if kernel is None else {"proc/sys/kernel/arch": kernel})
+    device = describe_device(write(tmp_path, files))
+    assert device.emulated is emulated
+    # The flags are those of the processor below, which the emulation does not have.
+    assert (device.isa is None) == (emulated is True)
+    assert (cpu_identity(tmp_path)["isa"] == []) == (emulated is True)
+
+
+def test_an_old_kernel_tells_its_processor_through_the_modalias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    file = "sys/devices/system/cpu/modalias"
+    assert describe_device(write(tmp_path, {file: "cpu:type:x86,ven0002fam0019mod0001:feature:,0000"})).emulated is True
+    assert describe_device(write(tmp_path, {file: "cpu:type:aarch64:feature:,0000,0001"})).emulated is False
+
+
 @pytest.mark.parametrize(("limit", "threads"), [("max 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("", 4)])
 @pytest.mark.usefixtures("four_cpus")
 def test_a_containers_quota_limits_the_threads(tmp_path: Path, limit: str, threads: int) -> None:
@@ -84,6 +155,16 @@ def test_nothing_readable_is_none_and_no_error(tmp_path: Path) -> None:
     device = describe_device(tmp_path)
     unknown = (device.board, device.cpu, device.isa, device.cores, device.governor, device.memory_mib, device.load)
     assert unknown == (None,) * 7
+    unknown = (
+        device.emulated,
+        device.clocks_locked,
+        device.gpu,
+        device.chip,
+        device.power_mode,
+        device.gpu_frequency_mhz,
+    )
+    assert unknown == (None,) * 6
+    assert device.temperatures_c == {}
     assert device.int8_is_fast is None
     assert device.default_threads == device.threads >= 1
     assert cpu_identity(tmp_path)["cpu"] == "unknown"

@@ -161,6 +161,58 @@ def test_worked_example_of_a_ratio() -> None:
     assert (ratio.low, ratio.median, ratio.high) == (1.0, 2.0, 3.0)
 
 
+def test_time_on_the_device_is_asked_for_after_every_timed_run_and_no_other() -> None:
+    clock, told = Clock(), iter(range(1, 100))
+    measured = measure_latency(
+        {"a": clock.call("a", 5), "b": clock.call("b", 5)},
+        protocol(),
+        device_times={"a": lambda: next(told) / 10},
+        clock=clock,
+    )
+    assert measured["a"].device_ms is not None
+    assert measured["a"].device_ms.tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert measured["b"].device_ms is None
+    found = summarise(measured["a"])
+    assert (found.p50_ms, found.device_p50_ms, found.device_p90_ms) == (5.0, 0.2, None)
+    assert found.device_cv == pytest.approx(np.std([1, 2, 3, 4]) / 2.5)
+    assert summarise(measured["b"]).device_p50_ms is None
+
+
+def test_a_session_that_cannot_always_tell_its_time_on_the_device_has_none() -> None:
+    clock, told = Clock(), iter([1.0, None, 1.0, 1.0])
+    measured = measure_latency(
+        {"a": clock.call("a", 1)}, protocol(), device_times={"a": lambda: next(told)}, clock=clock
+    )
+    assert measured["a"].device_ms is None
+
+
+def test_a_tail_of_the_time_on_the_device_needs_as_many_runs() -> None:
+    values = np.arange(1, LEAST_RUNS[90] + 1, dtype=np.float64)
+    found = summarise(
+        Samples(
+            nanoseconds=(values * 1e6).astype(np.int64),
+            rounds=np.zeros(len(values), np.int32),
+            warmup_runs=1,
+            device_ms=values / 2,
+        )
+    )
+    assert found.p90_ms is not None
+    assert (found.device_p90_ms, found.device_p99_ms) == (found.p90_ms / 2, None)
+
+
+def test_each_turn_is_told_with_its_begin_and_end() -> None:
+    clock, turns = Clock(), []
+    measure_latency(
+        {"a": clock.call("a", 1), "b": clock.call("b", 2)},
+        protocol(),
+        clock=clock,
+        turn=lambda *told: turns.append(told),
+    )
+    # Warm-up takes 3 ms; then a turn of a settles for 1 and is timed for 2, one of b for 2 and 4.
+    ms = [(name, start / 1e6, end / 1e6) for name, start, end in turns]
+    assert ms == [("a", 4, 6), ("b", 8, 12), ("a", 13, 15), ("b", 17, 21)]
+
+
 @pytest.mark.parametrize("wrong", [{"runs": 0}, {"rounds": 0}, {"seconds": -1.0}, {"seconds": float("nan")}])
 def test_a_protocol_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"must be|are finite"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
-from edgemim.errors import ConfigError, MissingDependencyError
+from edgemim.errors import ConfigError, DeviceError, MissingDependencyError
+from edgemim.runtime.backends._base import Backend
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.backends.openvino import OpenVinoBackend
+from edgemim.runtime.backends.tensorrt import TensorRtBackend
 from edgemim.runtime.bundle import load_bundle
 from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.plan import make_plan
@@ -25,10 +28,14 @@ def installed(monkeypatch: pytest.MonkeyPatch):
 
     def say(*names: str) -> None:
         for backend in (OnnxRuntimeBackend, OpenVinoBackend):
-            reason = None if backend.name in names else f"{backend.name} is not installed"
-            monkeypatch.setattr(backend, "available", lambda self, reason=reason: reason)
+            monkeypatch.setattr(backend, "installed", lambda self, here=backend.name in names: here)
 
     return say
+
+
+@pytest.fixture
+def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TensorRtBackend, "installed", lambda self: False)
 
 
 def shown(plan) -> list[str]:
@@ -124,7 +131,7 @@ def test_a_backend_that_is_not_installed_is_left_out_with_the_reason(world: Simp
     installed("openvino")
     plan = make_plan(load_bundle(world.bundle(evaluation=None)), None, None, PLAIN)
     assert shown(plan) == ["fp32@openvino", "int8-nncf@openvino"]
-    assert plan.skipped["onnxruntime"] == "onnxruntime is not installed"
+    assert plan.skipped["onnxruntime"].startswith("the package 'onnxruntime' is not installed; run: pip install")
 
 
 def test_fp32_on_onnxruntime_joins_as_the_reference_when_it_was_not_asked_for(
@@ -158,12 +165,84 @@ def test_a_target_without_any_installed_backend_names_an_extra(world: SimpleName
         make_plan(load_bundle(world.bundle(evaluation=None)), None, None, PLAIN)
 
 
-def test_a_jetson_bundle_says_that_its_engines_are_built_on_the_device(world: SimpleNamespace) -> None:
-    bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
-    with pytest.raises(ConfigError, match="tensorrt: its engines are built on the device itself") as caught:
-        make_plan(bundle, None, None, PLAIN)
-    assert "no such backend yet" in str(caught.value)
+@pytest.mark.parametrize(
+    ("target", "machine", "message"),
+    [
+        ("jetson-orin-nano", "x86_64", "'jetson-orin-nano', which is aarch64 and has its engines built there"),
+        ("x86", "aarch64", "'x86', which is x86_64 or AMD64; this machine is aarch64"),
+    ],
+)
+def test_a_bundle_for_another_kind_of_machine_says_where_to_check_it(
+    world: SimpleNamespace, installed, no_tensorrt: None, target: str, machine: str, message: str
+) -> None:
+    installed()
+    bundle = load_bundle(world.bundle(target=target, evaluation=None))
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_plan(bundle, None, None, replace(PLAIN, machine=machine))
+    assert "--device ssh://USER@HOST" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_jetson_without_tensorrt_names_what_installs_it(
+    world: SimpleNamespace, no_tensorrt: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
+    monkeypatch.setattr(TensorRtBackend, "how_to_install", lambda self: "sudo apt install python3-libnvinfer")
+    with pytest.raises(MissingDependencyError, match=r"'tensorrt', which is not installed; run: sudo apt install"):
+        make_plan(bundle, None, None, replace(PLAIN, machine="aarch64"))
+
+
+def test_a_jetson_whose_gpu_cannot_be_used_is_an_error_of_the_device(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
+    monkeypatch.setattr(TensorRtBackend, "installed", lambda self: True)
+    monkeypatch.setattr(TensorRtBackend, "available", lambda self: "there is no NVIDIA GPU that this process can use")
+    with pytest.raises(DeviceError, match="target 'jetson-orin-nano' cannot be used: there is no NVIDIA GPU"):
+        make_plan(bundle, None, None, replace(PLAIN, machine="aarch64"))
+
+
+class OldBackend(Backend):
+    """Reads opset 17 only, and asks for fp32 by another name."""
+
+    name: ClassVar[str] = "old"
+    module: ClassVar[str] = "numpy"
+    distributions: ClassVar[tuple[str, ...]] = ("numpy",)
+    extra: ClassVar[str] = "old"
+    processor: ClassVar[str] = "GPU"
+
+    def compile(self, bundle, candidate, cache, threads):
+        raise NotImplementedError
+
+    def open(self, engine):
+        raise NotImplementedError
+
+    def cannot_run(self, candidate) -> str | None:
+        return None if candidate.opset <= 17 else f"it has opset {candidate.opset}, Old 1 reads up to 17"
+
+
+@pytest.fixture
+def newer(world: SimpleNamespace):
+    """A bundle with `int8-nncf` in opset 20 and `fp32` in 17."""
+
+    def change(content: dict) -> None:
+        content["flavours"][1]["opset"] = 20
+        content["flavours"].append({**content["flavours"][1], "name": "int8-older", "opset": 17})
+
+    return load_bundle(world.bundle(target="jetson", change=change, evaluation=None))
+
+
+def test_a_candidate_that_the_installed_version_cannot_read_is_left_out_and_what_fits_is_named(newer) -> None:
+    plan = make_plan(newer, [OldBackend()], None, PLAIN)
+    assert [pair.candidate.name for pair in plan.pairs if pair.timed] == ["fp32", "int8-older"]
+    assert plan.skipped["int8-nncf"] == (
+        "it has opset 20, Old 1 reads up to 17; of the same precision it runs int8-older"
+    )
+
+
+def test_it_is_refused_if_it_was_asked_for(newer) -> None:
+    with pytest.raises(ConfigError, match=r"candidate 'int8-nncf' cannot run here: it has opset 20.*int8-older"):
+        make_plan(newer, [OldBackend()], ["int8-nncf", "fp32"], PLAIN)
 
 
 def test_a_jetson_bundle_runs_on_a_backend_that_was_named(world: SimpleNamespace, installed) -> None:

@@ -23,8 +23,20 @@ def _modules(model: ir.Model) -> dict[str, str | None]:
 
 
 def test_names_come_first_and_metadata_goes_last():
-    assert SHARED[0] is module_names
+    assert {passes[0] for passes in SHARED.values()} == {module_names}
     assert {passes[-1] for passes in PER_FLAVOUR.values()} == {strip_metadata}
+
+
+@pytest.mark.parametrize(("form", "factors"), [("plain", 0), ("tensorrt", 2)])
+def test_a_target_says_where_the_scale_of_an_attention_is_left(graph, form, factors):
+    model = graph("""
+        g (float[1, 1] x) => (float[1, 1] y)
+        <float[1, 1] a = {2}, float[1, 1] b = {3}, float[1, 1] c = {4}, float quarter = {0.25}>
+        { q = MatMul (x, a)  k = MatMul (x, b)  v = MatMul (x, c)  scores = MatMul (q, k)
+          scaled = Mul (scores, quarter)  p = Softmax (scaled)  y = MatMul (p, v) }
+    """)
+    ops = [node.op_type for node in prepare(model, form=form).graph]
+    assert ops.count("Mul") == factors
 
 
 def test_every_flavour_is_made_from_one_prepared_graph(graph):

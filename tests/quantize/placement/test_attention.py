@@ -243,8 +243,8 @@ def test_many_attentions_with_one_reason_are_one_remark(graph_of, x86):
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"int8_head_dims": (32, 64)}, "jetson fuses INT8 heads of width 32 or 64 alone"),
-        ({"int8_tokens": 7}, "jetson fuses INT8 attention over 7 tokens at most"),
+        ({"int8_head_dims": (32, 64)}, "jetson-orin-nano fuses INT8 heads of width 32 or 64 alone"),
+        ({"int8_tokens": 7}, "jetson-orin-nano fuses INT8 attention over 7 tokens at most"),
         ({"int8_head_dims": (16,), "int8_tokens": 8}, None),
         ({"int8_head_dims": (), "int8_tokens": 0}, None),
     ],

@@ -7,8 +7,6 @@ structure, no timing.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
 
 import numpy as np
 import onnx
@@ -17,6 +15,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgemim.quantize.recipe import Recipe, place, quantize_model
+from edgemim.runtime.nvidia.host_check import build_structure
+from edgemim.runtime.nvidia.library import TENSORRT_RTX, load_library
+from edgemim.runtime.nvidia.listing import Structure
+from edgemim.runtime.nvidia.logger import open_log
+from edgemim.runtime.nvidia.parse import parse_onnx
 from edgemim.runtime.targets import TARGETS
 
 pytestmark = pytest.mark.tensorrt
@@ -57,23 +60,6 @@ _BLOCK = """
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Structure:
-    """The kernels of an engine.
-
-    Attributes:
-        kernels: All of them.
-        products: Those that multiply by weights, by the type of the activation.
-        attentions: Those that compute a whole attention, by the types of their inputs.
-        softmaxes: Those with a softmax outside of such an attention.
-    """
-
-    kernels: int
-    products: Counter[str]
-    attentions: Counter[str]
-    softmaxes: int
-
-
 def _vit(tokens: int = 197, width: int = 64) -> onnx.ModelProto:
     """Blocks in opset 20, the layers and weights of each its own."""
     channels = HEADS * width
@@ -102,60 +88,29 @@ def _quantized(model: onnx.ModelProto, placement: str, target=JETSON) -> onnx.Mo
     return quantize_model(model, Recipe(placement=placement, thresholds=thresholds), target)[0]
 
 
-def _structure(model: onnx.ModelProto) -> Structure:
-    trt = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
-    lines: list[str] = []
+@pytest.fixture(scope="module")
+def structure_of(tmp_path_factory):
+    pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+    library = load_library(TENSORRT_RTX)
+    file = tmp_path_factory.mktemp("models") / "model.onnx"
 
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    def structure(model: onnx.ModelProto) -> Structure:
+        onnx.save(model, file)
+        return build_structure(parse_onnx(library, open_log(library), file), "8.6")
 
-        def log(self, severity, message) -> None:
-            lines.extend(message.splitlines())
-
-    logger = Logger()
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    assert builder.build_serialized_network(network, config) is not None
-    return _read(lines)
-
-
-def _read(lines: list[str]) -> Structure:
-    """The last list of kernels in the log: `Name: ..., LayerType: ..., Inputs: [ ... ], ...`."""
-    start = max(position for position, line in enumerate(lines) if line.startswith("Layers:"))
-    kernels, softmaxes = 0, 0
-    products, attentions = Counter(), Counter()
-    for line in lines[start + 1 :]:
-        if not line.startswith("Name: "):
-            break
-        kernels += 1
-        name = line.removeprefix("Name: ").split(",")[0]
-        inputs = re.search(r"Inputs: \[(.*?)\], (?:Constants|Outputs)", line)
-        types = re.findall(r"Datatype: (\w+)", inputs[1] if inputs else "")
-        if "_mha" in name:
-            attentions["/".join(sorted(set(types)))] += 1
-        elif "LayerType: gemm" in line or "Fc" in name:
-            products[types[0]] += 1
-        softmaxes += bool(re.search("Exp|Softmax", name))
-    return Structure(kernels, products, attentions, softmaxes)
+    return structure
 
 
 @pytest.fixture(scope="module")
-def structures():
+def structures(structure_of):
     model = _vit()
-    made = {"fp16": _structure(model)}
-    return made | {name: _structure(_quantized(model, name)) for name in ("linear", "attention")}
+    made = {"fp16": structure_of(model)}
+    return made | {name: structure_of(_quantized(model, name)) for name in ("linear", "attention")}
 
 
 def test_float16_has_no_int8_and_fuses_its_attentions(structures):
     assert structures["fp16"].products == {"Half": 4 * BLOCKS}
-    assert structures["fp16"].attentions == {"Half": BLOCKS}
+    assert structures["fp16"].fused == {"Half": BLOCKS}
 
 
 def test_every_linear_layer_is_an_int8_product(structures):
@@ -163,9 +118,9 @@ def test_every_linear_layer_is_an_int8_product(structures):
 
 
 def test_every_attention_is_one_int8_kernel(structures):
-    assert structures["linear"].attentions == {"Half": BLOCKS}
-    assert structures["attention"].attentions == {"Int8": BLOCKS}
-    assert structures["attention"].softmaxes == 0
+    assert structures["linear"].fused == {"Half": BLOCKS}
+    assert structures["attention"].fused == {"Int8": BLOCKS}
+    assert structures["attention"].unfused == 0
 
 
 def test_int8_attention_takes_no_more_kernels_than_int8_linears(structures):
@@ -173,11 +128,11 @@ def test_int8_attention_takes_no_more_kernels_than_int8_linears(structures):
 
 
 @pytest.mark.parametrize(("tokens", "width", "reason"), [(513, 64, "512 tokens"), (197, 48, "heads of width")])
-def test_beyond_the_target_s_limits_the_builder_takes_an_int8_attention_apart(tokens, width, reason):
+def test_beyond_the_target_s_limits_the_builder_takes_an_int8_attention_apart(structure_of, tokens, width, reason):
     model = _vit(tokens, width)
     assert reason in place(ir.from_proto(model), "attention", JETSON).remarks[0]
     forced = _quantized(model, "attention", dataclasses.replace(JETSON, int8_head_dims=(), int8_tokens=0))
-    assert "Int8" not in _structure(forced).attentions
-    kept = _structure(_quantized(model, "attention"))
+    assert "Int8" not in structure_of(forced).fused
+    kept = structure_of(_quantized(model, "attention"))
     assert kept.products == {"Int8": 4 * BLOCKS}
-    assert kept.softmaxes == 0
+    assert kept.unfused == 0

@@ -1,4 +1,7 @@
-"""Every file in `edgemim.runtime.backends`, against the contract of a backend."""
+"""Every file in `edgemim.runtime.backends`, against the contract of a backend.
+
+TensorRT needs a GPU: where there is none, fakes of two of its versions stand in (tests/runtime/nvidia).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +20,39 @@ from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, Session
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.check import check_bundle
+from tests.runtime.nvidia.machine import fake_machine
+
+_FAKES = {f"fake tensorrt {version}": version for version in ("10.3.0", "11.1.0")}
 
 
-@pytest.fixture(params=BACKENDS.names())
-def backend(request: pytest.FixtureRequest) -> Backend:
-    made: Backend = BACKENDS.get(request.param)()
-    pytest.importorskip(made.module, reason=f"needs {made.module}")
+@pytest.fixture(params=[*BACKENDS.names(), *_FAKES])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    if request.param in _FAKES:
+        pytest.importorskip("onnx", reason="the fake needs onnx")
+        fake_machine(monkeypatch, _FAKES[request.param], SimpleNamespace())
+    made: Backend = BACKENDS.get("tensorrt" if request.param in _FAKES else request.param)()
+    reason = made.available()
+    if reason is not None:
+        pytest.skip(reason)
     return made
 
 
 @pytest.fixture
-def opened(backend: Backend, real_bundle: Callable[..., Bundle], tmp_path: Path):
+def options(backend: Backend) -> dict[str, Any]:
+    """Of a bundle whose candidates the backend can run: TensorRT's INT8 carries its types, in opset 20."""
+
+    def newer(content: dict[str, Any]) -> None:
+        content["flavours"][1]["opset"] = 20
+
+    return {"target": "jetson", "change": newer} if backend.name == "tensorrt" else {}
+
+
+@pytest.fixture
+def opened(backend: Backend, real_bundle: Callable[..., Bundle], options: dict[str, Any], tmp_path: Path):
     sessions = []
 
     def start(name: str = "fp32", threads: int = 1) -> tuple[Bundle, Session]:
-        bundle = real_bundle(evaluation=None, name=f"bundle{len(sessions)}")
+        bundle = real_bundle(evaluation=None, name=f"bundle{len(sessions)}", **options)
         candidate = next(c for c in bundle.candidates if c.name == name)
         engine = backend.compile(bundle, candidate, tmp_path / "cache", threads)
         sessions.append(backend.open(engine))
@@ -56,7 +78,8 @@ def test_a_missing_vendor_package_names_the_extra(
     name: str, world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     backend = BACKENDS.get(name)()
-    monkeypatch.setitem(sys.modules, backend.module, None)
+    for module in (backend.module, *backend.alternatives):
+        monkeypatch.setitem(sys.modules, module, None)
     assert f"edgemim[{backend.extra}]" in (backend.available() or "")
     from edgemim.runtime.bundle import load_bundle
 
@@ -142,6 +165,8 @@ def test_nothing_is_printed(opened, capfd: pytest.CaptureFixture[str]) -> None:
 def test_the_number_of_threads_is_in_the_options(
     backend: Backend, real_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
+    if backend.processor != "CPU":
+        pytest.skip("threads of the CPU have no part in it")
     bundle = real_bundle(evaluation=None)
     engines = [backend.compile(bundle, bundle.candidates[0], tmp_path / "cache", n) for n in (1, 2)]
     assert [sorted(set(e.options.values()) & {1, 2}) for e in engines][1].count(2) == 1
@@ -153,8 +178,9 @@ def test_a_candidates_options_go_over_the_backends_own(
 ) -> None:
     bundle = real_bundle(evaluation=None)
     plain = backend.compile(bundle, bundle.candidates[0], tmp_path / "cache", 1)
-    # The one setting of which every backend has a name of its own: the number of threads.
-    (name,) = [key for key in ("INFERENCE_NUM_THREADS", "intra_op_num_threads") if key in plain.options]
+    # A number that every backend has under a name of its own: of threads, or how long the builder searches.
+    names = ("INFERENCE_NUM_THREADS", "intra_op_num_threads", "optimization_level")
+    (name,) = [key for key in names if key in plain.options]
     candidate = replace(bundle.candidates[0], options={name: 2})
     engine = backend.compile(bundle, candidate, tmp_path / "cache", 1)
     assert dict(engine.options) == {**plain.options, name: 2}
@@ -163,9 +189,10 @@ def test_a_candidates_options_go_over_the_backends_own(
 
 @pytest.mark.usefixtures("quick")
 def test_a_whole_check_passes_on_this_machine(
-    backend: Backend, world: SimpleNamespace, as_onnx: Callable[..., bytes]
+    backend: Backend, world: SimpleNamespace, as_onnx: Callable[..., bytes], options: dict[str, Any]
 ) -> None:
-    path = world.bundle(encode=as_onnx, gates={"top1.max_drop": 0.2, "cosine.min": 0.99, "p99_ms": 10_000})
+    gates = {"top1.max_drop": 0.2, "cosine.min": 0.99, "p99_ms": 10_000}
+    path = world.bundle(encode=as_onnx, gates=gates, **options)
     report = check_bundle(
         path,
         world.tmp / "report",

@@ -1,0 +1,78 @@
+"""Several boards at once: one report, and a board that fails does not keep the others from theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgemim.artifact import load_artifact
+from edgemim.errors import OutputError
+from edgemim.remote.address import Address
+from edgemim.remote.check import Options, check_on_boards, folder_names
+from edgemim.remote.session import RemoteError
+from edgemim.runtime.report import read_report
+from tests.remote.conftest import Server, Told
+
+QUICK = Options(seconds=0.01, runs=10, candidates=["fp32"])
+
+
+@pytest.mark.system("/usr/sbin/sshd", "openssh-server")
+def test_boards_run_side_by_side_and_one_that_fails_is_a_row(
+    server: Server,
+    start_server: Callable[..., Server],
+    client: SimpleNamespace,
+    bundle: Callable[..., Path],
+    board_python: Path,
+    bare_python: Path,
+    tmp_path: Path,
+) -> None:
+    second, third = start_server(), start_server()
+    addresses = [
+        server.address(python=board_python),
+        second.address(python=bare_python),
+        third.address(python=board_python),
+    ]
+    told, out = Told(), tmp_path / "report"
+    path = bundle()
+    report = check_on_boards(path, out, addresses, QUICK, progress=told)
+    assert report == read_report(out) == json.loads((out / "report.json").read_text())
+    assert (report["passed"], report["exit_code"]) == (False, 2)
+    assert report["verdict"].startswith("2 of 3 boards pass; ssh://127.0.0.1:")
+    first, failed, last = report["devices"]
+    assert [row["device"] for row in report["devices"]] == [address.text for address in addresses]
+    assert (first["passed"], first["exit_code"], first["error"]) == (True, 0, None)
+    assert (failed["passed"], failed["exit_code"], failed["folder"]) == (False, 2, None)
+    assert "numpy is not installed for" in failed["error"]
+    for row, address in ((first, addresses[0]), (last, addresses[2])):
+        own = read_report(out / row["folder"])
+        assert (row["chosen"], row["verdict"]) == (own["chosen"], own["verdict"])
+        assert address.port is not None
+        assert row["folder"] == f"127.0.0.1-{address.port}"
+        assert f"[{row['folder']}/report.md]" in (out / "report.md").read_text("utf-8")
+    assert "numpy is not installed" in (out / "report.md").read_text("utf-8")
+    assert load_artifact(out, "report").provenance[-1]["devices"] == [address.text for address in addresses]
+
+    begun = {board: [what for name, what, *_ in told.steps if name == board] for board, *_ in told.steps}
+    assert begun[addresses[0].text][0] == "copy"
+
+    with pytest.raises(OutputError, match="exists"):
+        check_on_boards(path, out, addresses, QUICK)
+    both = [second.address(python=bare_python), third.address(python=bare_python)]
+    with pytest.raises(RemoteError, match=r"numpy is not installed.*; ssh.*numpy is not installed") as caught:
+        check_on_boards(path, tmp_path / "none", both, QUICK)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_folders_of_boards_have_names_of_their_own() -> None:
+    addresses = [
+        Address(text="", host="nano"),
+        Address(text="", host="nano", user="me", port=22),
+        Address(text="", host="../x y"),
+        Address(text="", host="..-x-y"),
+    ]
+    assert folder_names(addresses) == ["nano", "me@nano-22", "-x-y", "-x-y-4"]
