@@ -18,10 +18,18 @@ from typing import Any
 import backbone_tables
 import int8_tables
 import method_tables
+import nvidia_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "benchmarks/README.md", "docs/backbones.md", "docs/int8.md", "docs/methods.md")
+DOCUMENTS = (
+    "README.md",
+    "benchmarks/README.md",
+    "docs/backbones.md",
+    "docs/int8.md",
+    "docs/jetson.md",
+    "docs/methods.md",
+)
 _PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -67,6 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart-digits": quickstart_digits,
     "quickstart-runs": quickstart_runs,
     "data-cache": data_cache,
+    "host-check": lambda: nvidia_tables.host_check(_read("host_check")),
     "backbones": lambda: backbone_tables.coverage(_read("backbones")),
     "methods-short": lambda: method_tables.short(_read(_CPU)),
     "methods-cifar10": methods_cifar10,
