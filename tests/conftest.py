@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
+
+# A shell that runs the tests in the background ignores SIGINT, and every process of the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 try:
     import hypothesis
