@@ -29,12 +29,13 @@ from edgemim.export.half_parity import TOLERANCE as HALF_TOLERANCE
 from edgemim.export.half_parity import check_half
 from edgemim.export.locate import first_difference
 from edgemim.export.parity import TOLERANCE, check_parity
-from edgemim.export.passes import Form, finish, prepare
+from edgemim.export.passes import finish, prepare
 from edgemim.export.passes.lower_opset import OPSET
 from edgemim.export.structure import check_structure
 from edgemim.export.tokens import TOKENS, with_tokens
 from edgemim.export.tracing import count_layer_norms, trace
 from edgemim.preprocess import Pixels, Preprocess
+from edgemim.runtime.targets._base import Form
 
 Floats = npt.NDArray[np.float32]
 

@@ -22,11 +22,6 @@ def caveats(
 ) -> list[str]:
     """Sentences, the weightiest first; none if everything is as it should be."""
     found = []
-    if device.emulated:
-        found.append(
-            f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
-            "latencies and energies mean nothing"
-        )
     levels, normalised = preprocessing["max_levels"], preprocessing["max_abs"]
     if levels is None:
         found.append("the bundle carries no golden images: how this device decodes and resizes was not compared")
@@ -89,6 +84,11 @@ def _about_sessions(bundle: Bundle, trials: Sequence[Trial]) -> list[str]:
 
 def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
     found = []
+    if device.emulated:
+        found.append(
+            f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
+            "latencies and energies mean nothing"
+        )
     shaky = [t for t in trials if t.latency is not None and t.latency.stable is False]
     found += [
         f"the latency of {t.label} is not stable: the medians of its rounds differ by "

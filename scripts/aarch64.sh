@@ -15,12 +15,6 @@ CORES=(cortex-a53 cortex-a76 max)
 # Newer releases of ONNX Runtime crash under the qemu of Debian 12 (7.2) as soon as they are imported.
 THERE=(numpy pillow filelock platformdirs 'onnxruntime<1.28' pytest scipy)
 
-cd "$(dirname "$0")/.."
-python=$(realpath -s "${PYTHON:-.venv/bin/python}")
-folder=$(realpath -m "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/edgemim/aarch64}")
-debian=$folder/debian
-work=$debian/opt/edgemim
-
 [ "$(id -u)" = 0 ] || { echo "aarch64.sh needs root, for chroot and mounts" >&2; exit 2; }
 for tool in debootstrap qemu-aarch64-static update-binfmts; do
   command -v "$tool" >/dev/null || {
@@ -30,6 +24,12 @@ for tool in debootstrap qemu-aarch64-static update-binfmts; do
 done
 # Its own mounts, which are gone when this ends, however it ends.
 [ "${EDGEMIM_AARCH64:-}" = mounts ] || EDGEMIM_AARCH64=mounts exec unshare --mount --propagation private "$0" "$@"
+
+python=$(realpath -s "${PYTHON:-.venv/bin/python}")
+folder=$(realpath -m "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/edgemim/aarch64}")
+debian=$folder/debian
+work=$debian/opt/edgemim
+cd "$(dirname "$0")/.."
 
 say() { echo "== $*" >&2; }
 there() {
@@ -114,5 +114,8 @@ install_edgemim
 make_bundle
 run_tests
 check
-"$python" scripts/aarch64_summary.py "$work" "${CORES[@]}" >benchmarks/results/aarch64.json
-say "wrote benchmarks/results/aarch64.json"
+code=0
+"$python" scripts/aarch64_summary.py "$work" "${CORES[@]}" >"$folder/summary.json" || code=$?
+[ -s "$folder/summary.json" ] && cp "$folder/summary.json" benchmarks/results/aarch64.json
+say "see benchmarks/results/aarch64.json"
+exit "$code"

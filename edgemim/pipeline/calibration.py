@@ -13,6 +13,7 @@ from edgemim.artifact import Artifact
 from edgemim.data.open import open_splits
 from edgemim.errors import ConfigError
 from edgemim.models.checkpoint import Checkpoint
+from edgemim.runtime.targets._base import Form
 
 if TYPE_CHECKING:
     from edgemim.quantize.calibration import Calibration, ImageSource
@@ -80,7 +81,7 @@ def export_float(
     *,
     output: Literal["head", "tokens"] = "head",
     flavours: tuple[str, ...] = ("fp32",),
-    form: Literal["plain", "tensorrt"] = "plain",
+    form: Form = "plain",
 ) -> Artifact:
     """The checkpoint as an `onnx` artifact with golden images from `images`; see `export_checkpoint`."""
     from edgemim.export.onnx import export_checkpoint

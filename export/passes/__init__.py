@@ -8,7 +8,6 @@ leaves them in float32, and `edgemim.export.flavours` measures it before `to_hal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -26,11 +25,9 @@ from edgemim.export.passes.remove_unused import remove_unused
 from edgemim.export.passes.split_attention_scale import lift_attention_scale, split_attention_scale
 from edgemim.export.passes.strip_metadata import strip_metadata
 from edgemim.export.passes.sum_last_layer import sum_last_layer
+from edgemim.runtime.targets._base import Form
 
 GraphPass = Callable[[ir.Model], ir.Model]
-
-# How a target wants what can be written in several ways (`edgemim.runtime.targets._base.Target`).
-Form = Literal["plain", "tensorrt"]
 
 _FIRST: tuple[GraphPass, ...] = (module_names, fold_constants, expand_col2im, remove_unused)
 _WEIGHTS: tuple[GraphPass, ...] = (fold_layer_scale, fold_layer_norm, equalise_heads)

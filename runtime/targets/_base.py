@@ -13,6 +13,9 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 Setting = str | int | bool
 
+# How a graph is written where there are several ways.
+Form = Literal["plain", "tensorrt"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -73,7 +76,7 @@ class Target:
     int8_tokens: int = 0
     compute_capabilities: tuple[str, ...] = ()
     weakly_typed: bool = False
-    form: Literal["plain", "tensorrt"] = "plain"
+    form: Form = "plain"
 
     def __post_init__(self) -> None:
         unknown = set(self.opsets) - set(PRECISIONS)

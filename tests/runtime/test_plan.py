@@ -17,7 +17,7 @@ from edgemim.runtime.bundle import load_bundle
 from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.plan import make_plan
 
-PLAIN = replace(describe_device(), isa=("avx2",), isa_cap=None)
+PLAIN = replace(describe_device(), machine="x86_64", isa=("avx2",), isa_cap=None)
 WITH_BF16 = replace(PLAIN, isa=("avx2", "avx512f", "avx512_vnni", "avx512_bf16"))
 NO_BF16 = "this CPU has no bf16 instructions (AMX or AVX-512 BF16)"
 
