@@ -74,5 +74,5 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet -e '.[$(RUN_EXTRAS),dev]' $(PINS)
+	$(BIN)/pip install --quiet -e '.[$(RUN_EXTRAS),rtx,dev]' $(PINS)
 	touch $(RUN_STAMP) $@
