@@ -17,8 +17,8 @@ from edgemim.quantize.sites import Unit
 from edgemim.quantize.statistics.observed import Observed
 from edgemim.runtime.targets._base import Target
 
-# Beyond it an attention stays in float. On a ViT trained on CIFAR-10, one early block with 0.03 made as much noise in the
-# logits as all linear layers together, and the noise grows with the square.
+# Beyond it an attention stays in float. On a ViT trained on CIFAR-10, one early block with 0.03 made as much noise in
+# the logits as all linear layers together, and the noise grows with the square.
 MOST_DISPLACED = 0.05
 # Points at which a bin of the histogram is rounded; a bin is at most about one step wide.
 _POINTS = 8
@@ -78,6 +78,6 @@ def displacement_notes(spoiled: Mapping[str, float]) -> tuple[str, ...]:
     which = f"the attention {worst!r} stays" if one else f"{len(spoiled)} attentions stay"
     whose, where = ("its", "") if one else ("their", f" of {worst!r}")
     return (
-        f"{which} in float, {whose} linear layers in INT8: INT8 would move {spoiled[worst]:.0%} of the weights{where} elsewhere "
-        f"({MOST_DISPLACED:.0%} is the most)",
+        f"{which} in float, {whose} linear layers in INT8: INT8 would move {spoiled[worst]:.0%} of the weights{where} "
+        f"elsewhere ({MOST_DISPLACED:.0%} is the most)",
     )

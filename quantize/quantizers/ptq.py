@@ -158,9 +158,7 @@ class PTQ(Quantizer):
             if found.units
         }
         measured = record(limits, statistics, smoothed.alphas)
-        return Prepared(
-            model=model, placed=placed, recipes=_distinct(recipes, placed), measured=measured, notes=notes
-        )
+        return Prepared(model=model, placed=placed, recipes=_distinct(recipes, placed), measured=measured, notes=notes)
 
     def write(
         self,
