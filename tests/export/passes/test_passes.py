@@ -112,8 +112,8 @@ def test_constants_are_folded_through_a_chain_and_a_split(graph, run):
 @pytest.mark.parametrize(
     "text",
     [
-        # Two numbers would become 4 MB.
-        "g (float[2] x) => (float[A, B] y) <float[1] w = {1.0}, int64[2] shape = {1048576, 1}>"
+        # Two numbers would become 8 MiB.
+        "g (float[2] x) => (float[A, B] y) <float[1] w = {1.0}, int64[2] shape = {2097152, 1}>"
         "{ wide = Expand (w, shape)  y = Mul (x, wide) }",
         "g (float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}>{ noise = RandomNormalLike (w)  y = Add (x, noise) }",
         "g (float[2] x) => (float[2] y, float[2] c) <float[2] w = {1.0, 2.0}>{ c = Abs (w)  y = Add (x, c) }",
