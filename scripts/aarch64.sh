@@ -13,7 +13,8 @@ PYTHON_THERE=3.11
 # Cores without a dot product, with it, and with all that qemu knows (i8mm, bf16, SVE): other kernels of ONNX Runtime each.
 CORES=(cortex-a53 cortex-a76 max)
 # Newer releases of ONNX Runtime crash under the qemu of Debian 12 (7.2) as soon as they are imported.
-THERE=(numpy pillow filelock platformdirs 'onnxruntime<1.28' pytest scipy)
+THERE=(numpy pillow filelock platformdirs 'onnxruntime<1.28')
+FOR_TESTS=(pytest scipy onnx)
 
 [ "$(id -u)" = 0 ] || { echo "aarch64.sh needs root, for chroot and mounts" >&2; exit 2; }
 for tool in debootstrap qemu-aarch64-static update-binfmts; do
@@ -67,7 +68,7 @@ install_edgemim() {
   rm -rf build "$work/wheel" "$work/tests"  # build/ may hold modules that are gone since
   mkdir -p "$work/tests"
   "$python" -m build --wheel --outdir "$work/wheel" . >"$folder/build.log"
-  [ -e "$work/site/onnxruntime" ] || pip_there "${THERE[@]}"
+  [ -e "$work/site/onnxruntime" ] || pip_there "${THERE[@]}" "${FOR_TESTS[@]}"
   pip_there --no-deps "$work"/wheel/*.whl
   cp -r tests/conftest.py tests/runtime "$work/tests/"
   cp pyproject.toml "$work/"
@@ -80,7 +81,8 @@ make_bundle() {
     --set backbone.patch_size=8 --set backbone.embed_dim=64 --set backbone.depth=4 --set backbone.num_heads=2 >&2
   "$python" -m edgemim finetune "$folder/backbone" --data digits --recipe finetune-small --steps 500 \
     --out "$folder/model" --overwrite >&2
-  "$python" -m edgemim export "$folder/model" --target arm64 --out "$work/bundle" --overwrite >&2
+  "$python" -m edgemim export "$folder/model" --target arm64 --out "$work/bundle" --overwrite \
+    --evaluation-count 200 >&2
 }
 
 run_tests() {
@@ -95,7 +97,7 @@ check() {
     say "check on $core"
     local code=0
     there QEMU_CPU="$core" python3 -m edgemim.runtime check /opt/edgemim/bundle --out "/opt/edgemim/report-$core" \
-      --runs 16 --seconds 0.1 --overwrite >"$work/report-$core.md" || code=$?
+      --threads 1 --runs 16 --seconds 0.1 --overwrite >"$work/report-$core.md" || code=$?
     echo "$code" >"$work/report-$core.code"
   done
   say "check on this machine"

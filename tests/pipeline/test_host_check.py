@@ -28,7 +28,7 @@ SMALL = {
 REAL = ("vit_tiny_patch16_224", "vit_small_patch16_224", "convnextv2_atto", "mobilenetv4_conv_small")
 
 
-def _checkpoint(folder: Path, name: str, size: int, arguments: dict[str, Any]) -> Path:
+def _checkpoint(folder: Path, name: str, size: int, arguments: dict[str, Any], *, classes: int = 10) -> Path:
     import torch
 
     from edgemim.models.build import build_backbone
@@ -36,13 +36,13 @@ def _checkpoint(folder: Path, name: str, size: int, arguments: dict[str, Any]) -
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_backbone(name, arguments, num_classes=10).eval()
+        model = build_backbone(name, arguments, num_classes=classes).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim <= 1:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     contract = Preprocess(size=(size, size), crop_ratio=1.0)
-    info = CheckpointInfo(architecture=name, model_args=arguments, preprocess=contract, num_classes=10)
+    info = CheckpointInfo(architecture=name, model_args=arguments, preprocess=contract, num_classes=classes)
     save_checkpoint(folder, model, info)
     return folder
 
@@ -126,7 +126,7 @@ def test_a_bundle_for_rtx_carries_an_engine_of_every_candidate_but_the_reference
 @pytest.mark.parametrize("name", REAL)
 def test_nvidia_builds_every_candidate_of_a_real_backbone(tmp_path: Path, name: str, target: str) -> None:
     pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
-    bundle = _bundle(_checkpoint(tmp_path / "checkpoint", name, 224, {}), tmp_path / "bundle", target)
+    bundle = _bundle(_checkpoint(tmp_path / "checkpoint", name, 224, {}, classes=1000), tmp_path / "bundle", target)
     rows = _rows(bundle)
     assert {(row["parsed"], row["error"]) for row in rows.values()} == {(True, None)}
     if name.startswith("vit"):
