@@ -125,9 +125,9 @@ def exported(request: pytest.FixtureRequest) -> Exported:
 
 @pytest.mark.slow
 def test_the_graph_computes_what_torch_computes(exported):
-    # What the tolerance is relative to: outputs differ between images, and the largest is 1.
+    # What the tolerance is relative to: the largest output is 1, and each differs between images by far more than 1e-4.
     assert np.abs(exported.expected).max() == pytest.approx(1, abs=1e-3)
-    assert exported.expected.std(axis=0).min() > 0.05
+    assert exported.expected.std(axis=0).min() > 0.02
     np.testing.assert_allclose(run_onnx(exported.fp32, exported.images), exported.expected, rtol=0, atol=TOLERANCE)
 
 
