@@ -52,6 +52,9 @@ install_debian() {
   for package in "$debian"/var/cache/apt/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar --extract --keep-directory-symlink --directory "$debian"
   done
+  # In a container debootstrap leaves links to folders of this machine, which lead nowhere from inside.
+  find "$debian/proc" "$debian/sys" "$debian/dev" -maxdepth 0 -type l -delete
+  mkdir -p "$debian/proc" "$debian/sys" "$debian/dev"
   echo root:x:0:0:root:/root:/bin/sh >"$debian/etc/passwd"
   touch "$debian/etc/edgemim-ready"
 }

@@ -10,6 +10,7 @@ apart by their windows. A number that too few readings back is None, and `reason
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +101,7 @@ class PowerMeter:
         idle_s: float = IDLE_S,
         interval_s: float = INTERVAL_S,
         clock: Callable[[], int] = time.perf_counter_ns,
+        sleep: Callable[[float], object] = time.sleep,
         root: Path = Path("/"),
     ) -> None:
         """Find the sensors; nothing is read yet.
@@ -109,14 +111,16 @@ class PowerMeter:
             idle_s: Seconds that the machine is left alone before the block begins; none where nothing can be read.
             interval_s: Seconds between two readings.
             clock: Monotonic nanoseconds, the same as of the windows.
+            sleep: Waits for as many seconds.
             root: The folder that holds `sys`.
         """
         self._reason: str | None = None
-        self._idle_s, self._interval_s, self._clock = idle_s, interval_s, clock
+        self._idle_s, self._interval_s = idle_s, interval_s
+        self._clock, self._sleep = clock, sleep
         self._readings: list[tuple[float, list[float]]] = []
         self._windows: dict[str, list[Window]] = {}
         self._idle: list[Window] = []
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._read_all, name="power", daemon=True)
         try:
             self._source: Source | None = source or find_source(root)
@@ -124,15 +128,19 @@ class PowerMeter:
             self._source, self._reason = None, str(error)
 
     def __enter__(self) -> PowerMeter:
-        if self._source is not None:
-            self._thread.start()
-            started = self._clock()
-            try:
-                self._stop.wait(self._idle_s)
-            except BaseException:  # Ctrl-C, before there is a block to leave
-                self._stop.set()
-                raise
-            self._idle = [_seconds(started, self._clock())]
+        if self._source is None:
+            return self
+        self.read()
+        self._thread.start()
+        started = self._clock()
+        try:
+            self._sleep(self._idle_s)
+        except BaseException:  # Ctrl-C, before there is a block to leave
+            self._stop.set()
+            self._thread.join()
+            raise
+        self.read()
+        self._idle = [_seconds(started, self._clock())]
         return self
 
     def __exit__(
@@ -141,6 +149,18 @@ class PowerMeter:
         self._stop.set()
         if self._source is not None:
             self._thread.join()
+            self.read()  # so that the last window lies between two readings
+
+    def read(self) -> None:
+        """Read the sensors once, as the thread does all the time; a sensor that fails leaves a hole."""
+        if self._source is None:
+            return
+        with self._lock:
+            before = self._clock()
+            with contextlib.suppress(OSError, ValueError):
+                values = self._source.read()
+                middle = (before + self._clock()) / 2 / _NS_PER_S
+                self._readings.append((middle, [values[name] for name in self._source.rails]))
 
     def window(self, name: str, started_ns: int, ended_ns: int) -> None:
         """Tell that `name`, and nothing else, ran between two moments of the clock."""
@@ -169,21 +189,8 @@ class PowerMeter:
         )
 
     def _read_all(self) -> None:
-        """Read until the block ends, and once more, so that the last window lies between two readings."""
-        while not self._stop.is_set():
-            self._read()
-            self._stop.wait(self._interval_s)
-        self._read()
-
-    def _read(self) -> None:
-        assert self._source is not None
-        before = self._clock()
-        try:
-            values = self._source.read()
-        except (OSError, ValueError):
-            return  # a hole, which the coverage shows
-        middle = (before + self._clock()) / 2 / _NS_PER_S
-        self._readings.append((middle, [values[name] for name in self._source.rails]))
+        while not self._stop.wait(self._interval_s):
+            self.read()
 
 
 def _measured(
