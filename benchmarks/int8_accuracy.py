@@ -43,7 +43,7 @@ from edgemim.models.checkpoint import Checkpoint, load_checkpoint
 from edgemim.quantize.calibration import Calibration, choose_calibration
 from edgemim.quantize.quantizers import QUANTIZERS
 from edgemim.quantize.quantizers.ptq import PTQ
-from edgemim.runtime.accuracy import measure_accuracy
+from edgemim.runtime.accuracy.measure import measure_accuracy
 from edgemim.runtime.targets import TARGETS
 
 HERE = Path(__file__).parent

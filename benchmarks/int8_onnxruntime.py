@@ -37,7 +37,9 @@ from _parts.vit_forms import SIZE, Array, Form, build_vit, measure_ranges
 from onnx import TensorProto, helper
 
 from edgemim.artifact import write_text
-from edgemim.runtime.latency import LatencyProtocol, latency_ratio, measure_latency, summarise
+from edgemim.runtime.latency.measure import measure_latency
+from edgemim.runtime.latency.protocol import LatencyProtocol
+from edgemim.runtime.latency.summary import latency_ratio, summarise
 
 HERE = Path(__file__).parent
 IMAGES = 4

@@ -38,7 +38,9 @@ from _parts.side_by_side import say_on_stderr
 from edgemim.runtime.backends.onnxruntime import int8_settings
 from edgemim.runtime.device import describe_device
 from edgemim.runtime.isa_cap import under_cap
-from edgemim.runtime.latency import LatencyProtocol, latency_ratio, measure_latency, summarise
+from edgemim.runtime.latency.measure import measure_latency
+from edgemim.runtime.latency.protocol import LatencyProtocol
+from edgemim.runtime.latency.summary import latency_ratio, summarise
 
 HERE = Path(__file__).parent
 PHOTOS = HERE.parent.parent / "shared" / "data" / "imagenet-sample"

@@ -21,7 +21,8 @@ import onnx_ir as ir
 from edgemim.errors import EdgemimError
 from edgemim.export.parity import Floats, run_onnx
 from edgemim.export.rounding import round_every_value
-from edgemim.runtime.accuracy import LEAST_COSINE, cosines
+from edgemim.runtime.accuracy.cosine import cosines
+from edgemim.runtime.accuracy.golden import LEAST_COSINE
 
 # Of an image's largest output: 128 steps of float16.
 TOLERANCE = 2.0**-4

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgemim.artifact import Artifact, create_artifact, load_artifact, refuse_existing
 from edgemim.errors import ArtifactError, EdgemimError
 from edgemim.export.parity import Parity, check_parity, run_onnx
-from edgemim.runtime.accuracy import compare_golden
+from edgemim.runtime.accuracy.golden import compare_golden
 
 # Under which name the golden images lie that a graph of this encoding takes.
 _GOLDEN_IMAGES = {"normalised": "inputs", "pixels": "pixels"}

@@ -22,7 +22,7 @@ from typing import IO, Any
 from edgemim.errors import EXIT_BUG, EXIT_GATE_MISSED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.gates import parse_gates
-from edgemim.runtime.latency import LEAST_RUNS
+from edgemim.runtime.latency.protocol import LEAST_RUNS
 
 _GRACE_S = 3.0
 _TELL_EVERY_S = 0.5

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.device import Device
-from edgemim.runtime.latency import STABLE_SPREAD
+from edgemim.runtime.latency.summary import STABLE_SPREAD
 from edgemim.runtime.plan import Plan
 from edgemim.runtime.trial import Trial
 

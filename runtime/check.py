@@ -27,12 +27,14 @@ from edgemim.runtime.caveats import caveats
 from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.gates import check_limits
-from edgemim.runtime.latency import LEAST_RUNS, LatencyProtocol
+from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol
 from edgemim.runtime.plan import Plan, make_plan
 from edgemim.runtime.power.meter import PowerMeter
-from edgemim.runtime.report import SCHEMA_VERSION, write_report
+from edgemim.runtime.report.read import SCHEMA_VERSION
+from edgemim.runtime.report.write import write_report
 from edgemim.runtime.rows import report_row
-from edgemim.runtime.trial import Trial, evaluate, find_reference, start, still_in, time_together
+from edgemim.runtime.timing import time_together
+from edgemim.runtime.trial import Trial, evaluate, find_reference, start, still_in
 from edgemim.runtime.verdict import choose, verdict
 
 Progress = Callable[[int, int], None]

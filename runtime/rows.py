@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemim.runtime.accuracy import Accuracy
+from edgemim.runtime.accuracy.measure import Accuracy
 from edgemim.runtime.gates import GateResult, Missing, check_gates
-from edgemim.runtime.latency import LEAST_RUNS, latency_ratio
+from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.runtime.latency.summary import latency_ratio
 from edgemim.runtime.trial import Trial
 
 

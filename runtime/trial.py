@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,17 @@ import numpy.typing as npt
 
 from edgemim.errors import DeviceError
 from edgemim.preprocess import read_image
-from edgemim.runtime.accuracy import (
-    Accuracy,
-    Answers,
-    Floats,
-    GoldenMatch,
-    compare_golden,
-    compare_same_file,
-    measure_accuracy,
-)
+from edgemim.runtime.accuracy.cosine import Floats
+from edgemim.runtime.accuracy.golden import GoldenMatch, compare_golden, compare_same_file
+from edgemim.runtime.accuracy.measure import Accuracy, Answers, measure_accuracy
+from edgemim.runtime.accuracy.neighbours import nearest_answers
 from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.evaluation import Evaluation
-from edgemim.runtime.latency import Latency, LatencyProtocol, Samples, measure_latency, summarise
-from edgemim.runtime.neighbours import nearest_answers
+from edgemim.runtime.latency.summary import Latency, Samples
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
-from edgemim.runtime.power.meter import Power, PowerMeter
+from edgemim.runtime.power.meter import Power
 
 Tick = Callable[[], None]
 
@@ -229,37 +222,3 @@ def find_reference(trials: Sequence[Trial]) -> Trial | None:
     full = [trial for trial in still_in(trials) if trial.pair.candidate.precision == "fp32"]
     on_reference = [trial for trial in full if trial.pair.backend.name == REFERENCE_BACKEND]
     return next(iter(on_reference + full), None)
-
-
-def time_together(
-    trials: Sequence[Trial],
-    bundle: Bundle,
-    protocol: LatencyProtocol,
-    meter: PowerMeter,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Measure the latency of every trial that is in and not a mere reference, in turns, and the power meanwhile.
-
-    Raises:
-        DeviceError: A session that ran before fails now.
-    """
-    inputs, _ = next(bundle.golden_batches())
-    timed = {trial.label: trial for trial in still_in(trials) if trial.pair.timed}
-    calls = {label: _call(trial, inputs) for label, trial in timed.items()}
-    told = {label: partial(_device_ms, trial) for label, trial in timed.items()}
-    with meter:
-        found = measure_latency(calls, protocol, device_times=told, progress=progress, turn=meter.window)
-    for label, samples in found.items():
-        timed[label].samples = samples
-        timed[label].latency = summarise(samples)
-        timed[label].power = meter.measure(label, runs=len(samples.nanoseconds))
-
-
-def _device_ms(trial: Trial) -> float | None:
-    return None if trial.session is None else trial.session.device_ms
-
-
-def _call(trial: Trial, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
-    session = trial.session
-    assert session is not None
-    return lambda: session.run(inputs)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemim.runtime.latency import Ratio
+from edgemim.runtime.latency.summary import Ratio
 from edgemim.runtime.targets._base import PRECISIONS
 
 Row = Mapping[str, Any]

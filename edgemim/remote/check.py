@@ -17,8 +17,8 @@ from edgemim.remote.address import Address
 from edgemim.remote.combined import Board, write_combined
 from edgemim.remote.parcel import make_parcel
 from edgemim.remote.session import RETRY_S, RemoteError, Session
-from edgemim.runtime.latency import LEAST_RUNS
-from edgemim.runtime.report import read_report
+from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.runtime.report.read import read_report
 
 Progress = Callable[[str, str, int, int], None]
 

@@ -16,7 +16,7 @@ from typing import Any
 from edgemim.artifact import Artifact, create_artifact, write_text
 from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK, EdgemimError
 from edgemim.remote.address import Address
-from edgemim.runtime.report import REPORT, SCHEMA_VERSION, read_report
+from edgemim.runtime.report.read import REPORT, SCHEMA_VERSION, read_report
 
 _HEAD = ("device", "board", "ships", "backend", "p50 ms", "p99 ms", "top-1", "")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemim.runtime.accuracy import cosines
+from edgemim.runtime.accuracy.cosine import cosines
 
 # Stands for "no difference at all", since JSON has no infinity.
 EQUAL_DB = 300.0

@@ -11,7 +11,7 @@ import pytest
 from edgemim.artifact import load_artifact
 from edgemim.remote.check import Options, check_on_boards
 from edgemim.remote.session import RemoteError
-from edgemim.runtime.report import read_report
+from edgemim.runtime.report.read import read_report
 from tests.remote.conftest import ODD, Server, Told, processes_with
 
 pytestmark = pytest.mark.system("/usr/sbin/sshd", "openssh-server")

@@ -14,7 +14,7 @@ from edgemim.errors import OutputError
 from edgemim.remote.address import Address
 from edgemim.remote.check import Options, check_on_boards, folder_names
 from edgemim.remote.session import RemoteError
-from edgemim.runtime.report import read_report
+from edgemim.runtime.report.read import read_report
 from tests.remote.conftest import Server, Told
 
 QUICK = Options(seconds=0.01, runs=10, candidates=["fp32"])

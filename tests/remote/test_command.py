@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from edgemim.runtime.report import read_report
+from edgemim.runtime.report.read import read_report
 from tests.commands.conftest import run
 from tests.remote.conftest import Server
 

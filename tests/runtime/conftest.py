@@ -21,7 +21,7 @@ from edgemim.runtime import check
 from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.bundle import write_bundle
-from edgemim.runtime.latency import LatencyProtocol
+from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.targets import TARGETS
 
 SIZE, CLASSES, GOLDEN = 8, 5, 4

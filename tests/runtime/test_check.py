@@ -18,7 +18,7 @@ from edgemim.runtime.cache import the_only_check
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.evaluation import write_evaluation
 from edgemim.runtime.power.meter import Power, PowerMeter
-from edgemim.runtime.report import read_report
+from edgemim.runtime.report.read import read_report
 
 pytestmark = pytest.mark.usefixtures("quick", "no_vendor")
 

@@ -15,7 +15,7 @@ import pytest
 
 from edgemim.errors import DeviceError
 from edgemim.runtime import __main__ as command
-from edgemim.runtime.report import read_report
+from edgemim.runtime.report.read import read_report
 
 QUICK = ("--runs", "10", "--seconds", "0.01")
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgemim.runtime.accuracy import compare_golden, compare_same_file, cosines, measure_accuracy
+from edgemim.runtime.accuracy.cosine import cosines
+from edgemim.runtime.accuracy.golden import compare_golden, compare_same_file
+from edgemim.runtime.accuracy.measure import measure_accuracy
 
 
 def rows(*values: list[float]) -> np.ndarray:

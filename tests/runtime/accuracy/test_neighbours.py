@@ -1,4 +1,4 @@
-"""`edgemim.runtime.neighbours`: beside a plain loop, and what follows from its definition."""
+"""`edgemim.runtime.accuracy.neighbours`: beside a plain loop, and what follows from its definition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgemim.runtime.neighbours import NEIGHBOURS, nearest_answers
+from edgemim.runtime.accuracy.neighbours import NEIGHBOURS, nearest_answers
 
 
 def plain(outputs: np.ndarray, gallery: np.ndarray, labels: np.ndarray | None) -> list[int]:

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from edgemim.errors import ConfigError
-from edgemim.runtime.latency import (
-    LEAST_RUNS,
-    LatencyProtocol,
-    Samples,
-    latency_ratio,
-    measure_latency,
-    percentile,
-    summarise,
-)
+from edgemim.runtime.latency.measure import measure_latency
+from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol
+from edgemim.runtime.latency.summary import Samples, latency_ratio, percentile, summarise
 
 
 class Clock:

@@ -1,0 +1,1 @@
+"""Latency of sessions, measured side by side, and what the samples say."""

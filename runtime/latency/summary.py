@@ -1,0 +1,131 @@
+"""Samples in numbers.
+
+Percentiles are nearest-rank: the p-th percentile is the smallest sample that at least p % of the samples do
+not exceed, so it is a latency that did occur. A tail percentile is stated only when enough runs back it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemim.runtime.latency.protocol import LEAST_RUNS
+
+STABLE_SPREAD = 0.05
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Every timed run of one session.
+
+    Attributes:
+        nanoseconds: What the caller waited, int64 [n].
+        rounds: The round of each, int32 [n].
+        device_ms: What the device computed, in milliseconds, float64 [n]; None where the session cannot tell.
+    """
+
+    nanoseconds: npt.NDArray[np.int64]
+    rounds: npt.NDArray[np.int32]
+    warmup_runs: int
+    device_ms: npt.NDArray[np.float64] | None = None
+
+    def round_medians(self) -> npt.NDArray[np.float64]:
+        """Median of each round, in ns."""
+        return np.array([percentile(self.nanoseconds[self.rounds == r], 50) for r in np.unique(self.rounds)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Samples in numbers, in milliseconds.
+
+    Attributes:
+        p90_ms, p99_ms: None when fewer than `LEAST_RUNS` runs were made.
+        cv: Standard deviation over mean, of all runs.
+        spread: Largest minus smallest median of a round, over the overall median.
+        stable: Whether the spread is at most `STABLE_SPREAD`; None with a single round.
+        device_p50_ms, device_p90_ms, device_p99_ms, device_cv: Of the time that the device computed, without copies and
+            without waiting; None where the session cannot tell, the tails also as above.
+    """
+
+    n: int
+    warmup_runs: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float
+    cv: float
+    spread: float
+    stable: bool | None
+    device_p50_ms: float | None = None
+    device_p90_ms: float | None = None
+    device_p99_ms: float | None = None
+    device_cv: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """Latency of one session over another's: median, least and greatest of the rounds' ratios."""
+
+    median: float
+    low: float
+    high: float
+
+
+def summarise(samples: Samples) -> Latency:
+    """Percentiles, spread and stability of one session's samples."""
+    values = samples.nanoseconds
+    mean, median = float(values.mean()), percentile(values, 50)
+    medians = samples.round_medians()
+    spread = float(medians.max() - medians.min()) / median if median else 0.0
+    tails = _tails(values / _NS_PER_MS)
+    device = samples.device_ms
+    device_tails = {} if device is None else _tails(device)
+    return Latency(
+        n=len(values),
+        warmup_runs=samples.warmup_runs,
+        mean_ms=mean / _NS_PER_MS,
+        p50_ms=median / _NS_PER_MS,
+        p90_ms=tails.get(90),
+        p99_ms=tails.get(99),
+        max_ms=float(values.max()) / _NS_PER_MS,
+        cv=_cv(values),
+        spread=spread,
+        stable=spread <= STABLE_SPREAD if len(medians) > 1 else None,
+        device_p50_ms=None if device is None else percentile(device, 50),
+        device_p90_ms=device_tails.get(90),
+        device_p99_ms=device_tails.get(99),
+        device_cv=None if device is None else _cv(device),
+    )
+
+
+def percentile(values: npt.NDArray[Any], p: float) -> float:
+    """Nearest-rank percentile, p in (0, 100]: the ceil(p / 100 * n)-th smallest of n values."""
+    # The product is rounded first: 0.07 * 100 is a little more than 7 in binary.
+    rank = max(1, math.ceil(round(p / 100 * len(values), 9)))
+    return float(np.partition(values, rank - 1)[rank - 1])
+
+
+def latency_ratio(ours: Samples, theirs: Samples) -> Ratio:
+    """How many times as long `ours` takes, round by round; both come from one `measure_latency`."""
+    ratios = ours.round_medians() / theirs.round_medians()
+    return Ratio(median=float(np.median(ratios)), low=float(ratios.min()), high=float(ratios.max()))
+
+
+def _tails(values: npt.NDArray[Any]) -> dict[int, float | None]:
+    """The percentiles of `LEAST_RUNS`, each None without enough runs."""
+    return {p: percentile(values, p) if len(values) >= least else None for p, least in LEAST_RUNS.items()}
+
+
+def _cv(values: npt.NDArray[Any]) -> float:
+    mean = float(values.mean())
+    return float(values.std()) / mean if mean else 0.0
