@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 2
 RUN_EXTRAS := train,export,openvino,onnxruntime,report
 # Debian packages that tests need; a test that needs one carries the marker `system`.
-SYSTEM_PACKAGES ?= openssh-client openssh-server
+SYSTEM_PACKAGES ?= openssh-client openssh-server chromium
 
 BIN := $(VENV)/bin
 # The pins are those of CI's Python; another one resolves its own releases.

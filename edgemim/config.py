@@ -43,29 +43,40 @@ def load_recipe(name: str) -> dict[str, Any]:
         ConfigError: No such recipe or file, or it is not TOML.
     """
     if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"recipe {name} does not exist")
-        text = _read_text(path)
-    else:
-        stem = name.replace("-", "_")
-        if stem not in recipe_names():
-            known = [recipe.replace("_", "-") for recipe in recipe_names()]
-            raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem.replace('_', '-'), known)}")
-        text = resources.files("edgemim.recipes").joinpath(f"{stem}.toml").read_text("utf-8")
+        return read_toml(Path(name), "recipe")
+    stem = name.replace("-", "_")
+    if stem not in recipe_names():
+        known = [recipe.replace("_", "-") for recipe in recipe_names()]
+        raise ConfigError(f"unknown recipe {name!r}{did_you_mean(stem.replace('_', '-'), known)}")
+    text = resources.files("edgemim.recipes").joinpath(f"{stem}.toml").read_text("utf-8")
+    return _parse(text, f"recipe {name}")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        what: What the file holds, for the message.
+
+    Raises:
+        ConfigError: No such file, or it is not TOML.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} does not exist")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} cannot be read as text: {error}") from error
+    return _parse(text, f"{what} {path}")
+
+
+def _parse(text: str, what: str) -> dict[str, Any]:
     toml = _toml()
     try:
-        recipe: dict[str, Any] = toml.loads(text)
+        tables: dict[str, Any] = toml.loads(text)
     except toml.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {name} is not valid TOML: {error}") from error
-    return recipe
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read as text: {error}") from error
+        raise ConfigError(f"{what} is not valid TOML: {error}") from error
+    return tables
 
 
 def override(settings: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:

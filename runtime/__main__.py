@@ -22,7 +22,7 @@ from typing import IO, Any
 from edgemim.errors import EXIT_BUG, EXIT_GATE_MISSED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.gates import parse_gates
-from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.runtime.latency.protocol import MODES
 
 _GRACE_S = 3.0
 _TELL_EVERY_S = 0.5
@@ -59,11 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     check("bundle", type=Path, help="a bundle folder")
     check("--out", type=Path, metavar="DIR", help="folder of the report; by default BUNDLE-report")
     check("--gate", action="append", default=[], metavar="G=V", help="a budget, such as p99_ms=8; can be repeated")
+    check("--allow-unmeasured", action="append", default=[], metavar="G", help="a gate that may stay unmeasured")
+    check("--no-gates", action="store_true", help="only measure: hold nothing to a gate, choose nothing")
+    check("--no-probe", action="store_true", help="leave out cold start and memory, each a process of its own")
     check("--backend", action="append", metavar="NAME", help="only this backend; can be repeated")
     check("--candidate", action="append", metavar="NAME", help="only this candidate; can be repeated")
     check("--threads", type=int, metavar="N", help="threads of a backend")
-    check("--seconds", type=float, default=5.0, metavar="S", help="least time measured per candidate")
-    check("--runs", type=int, default=LEAST_RUNS[99], metavar="N", help="least number of timed runs per candidate")
+    check("--mode", default="quick", metavar="MODE", help=f"how long: {', '.join(MODES)}")
+    check("--seconds", type=float, metavar="S", help="least time measured per candidate, in place of the mode's")
+    check("--runs", type=int, metavar="N", help="least number of timed runs per candidate, in place of the mode's")
     check("--cache", type=Path, metavar="DIR", help="folder of compiled engines; by default the user's")
     check("--rebuild", action="store_true", help="build every engine again")
     check("--overwrite", action="store_true", help="replace a report that is there")
@@ -87,14 +91,18 @@ def _check(options: argparse.Namespace, lines: IO[str] | None) -> dict[str, Any]
     return check_bundle(
         options.bundle,
         options.out,
-        gates=parse_gates(options.gate) or None,
+        gates=parse_gates(options.gate),
+        allow_unmeasured=options.allow_unmeasured,
+        judge=not options.no_gates,
         backends=options.backend,
         candidates=options.candidate,
         threads=options.threads,
+        mode=options.mode,
         seconds=options.seconds,
         runs=options.runs,
-        cache=options.cache,
         rebuild=options.rebuild,
+        probe=not options.no_probe,
+        cache=options.cache,
         overwrite=options.overwrite,
         progress=progress,
     )

@@ -7,7 +7,9 @@ from typing import Any
 
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.device import Device
+from edgemim.runtime.environment.summary import Environment
 from edgemim.runtime.latency.summary import STABLE_SPREAD
+from edgemim.runtime.latency.warmup import AGREEMENT
 from edgemim.runtime.plan import Plan
 from edgemim.runtime.trial import Trial
 
@@ -19,8 +21,13 @@ def caveats(
     trials: Sequence[Trial],
     reference: Trial | None,
     preprocessing: Mapping[str, Any],
+    environment: Environment | None = None,
 ) -> list[str]:
-    """Sentences, the weightiest first; none if everything is as it should be."""
+    """Sentences, the weightiest first; none if everything is as it should be.
+
+    Args:
+        environment: What the machine did while it was measured, where that was watched.
+    """
     found = []
     levels, normalised = preprocessing["max_levels"], preprocessing["max_abs"]
     if levels is None:
@@ -44,6 +51,7 @@ def caveats(
     if reference is None:
         found.append("no fp32 candidate could serve as the reference: nothing is compared with fp32")
     found += _about_sessions(bundle, trials)
+    found += [] if environment is None else environment.marks
     found += _about_device(device, trials)
     return found
 
@@ -89,6 +97,12 @@ def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
             f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
             "latencies and energies mean nothing"
         )
+    found += [
+        f"the warm-up of {t.label} did not settle: after {t.latency.warmup_runs} runs in {t.latency.warmup_s:.1f} s "
+        f"the medians of its last runs still differed by more than {AGREEMENT:.0%}"
+        for t in trials
+        if t.latency is not None and t.latency.settled is False
+    ]
     shaky = [t for t in trials if t.latency is not None and t.latency.stable is False]
     found += [
         f"the latency of {t.label} is not stable: the medians of its rounds differ by "

@@ -17,6 +17,7 @@ from typing import Any
 
 from edgemim.runtime.isa_cap import isa_level, read_cap, under_cap
 from edgemim.runtime.tegra import read_chip, read_gpu, read_gpu_clock, read_l4t, read_power_modes
+from edgemim.runtime.temperatures import read_temperatures
 
 # x86 as /proc/cpuinfo spells them, then Arm.
 ISA_FLAGS = (
@@ -152,7 +153,7 @@ def describe_device(root: Path = Path("/")) -> Device:
     """Read this machine; `root` is the folder that holds `proc`, `sys` and `etc`."""
     info = _text(root / "proc/cpuinfo") or ""
     memory = _text(root / "proc/meminfo") or ""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    usable = usable_cpus()
     cpus = [root / f"sys/devices/system/cpu/cpu{number}" for number in usable]
     emulated = _emulated(root)
     # The file tells of the processor below the emulation.
@@ -178,7 +179,7 @@ def describe_device(root: Path = Path("/")) -> Device:
         gpu_max_frequency_mhz=None if gpu_clock is None else gpu_clock.high,
         power_mode=None if power_modes is None else power_modes.name,
         clocks_locked=_locked(cpus, root),
-        temperatures_c=_temperatures(root),
+        temperatures_c=read_temperatures(root),
         memory_mib=_mib(memory, "MemTotal"),
         memory_available_mib=_mib(memory, "MemAvailable"),
         load=_load(_text(root / "proc/loadavg")),
@@ -188,6 +189,11 @@ def describe_device(root: Path = Path("/")) -> Device:
         l4t=read_l4t(root),
         packages={name: _version(name) for name in PACKAGES},
     )
+
+
+def usable_cpus() -> list[int]:
+    """Numbers of the logical CPUs that this process may use, growing."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def cpu_identity(root: Path = Path("/")) -> dict[str, Any]:
@@ -287,16 +293,6 @@ def _locked(cpus: list[Path], root: Path) -> bool | None:
     if gpu is not None:
         locked.append(gpu.low == gpu.high)
     return all(locked) if locked else None
-
-
-def _temperatures(root: Path) -> dict[str, float]:
-    """Degrees Celsius by zone; a zone whose sensor is asleep refuses to be read and is left out."""
-    found = {}
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        kind, text = _text(zone / "type"), _text(zone / "temp") or ""
-        if kind and re.fullmatch(r"-?\d+", text):
-            found[kind] = int(text) / 1000
-    return found
 
 
 def _version(name: str) -> str | None:

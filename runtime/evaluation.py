@@ -64,6 +64,15 @@ class Evaluation:
             for member in self.members:
                 yield _read(archive, self.path, member)
 
+    def read(self, index: int) -> bytes:
+        """One encoded image.
+
+        Raises:
+            ArtifactError: The zip is damaged.
+        """
+        with zipfile.ZipFile(self.path) as archive:
+            return _read(archive, self.path, self.members[index])
+
 
 def write_evaluation(path: Path, images: Iterable[tuple[bytes, int | None]], *, classes: int) -> dict[str, Any]:
     """Write encoded images and their labels to `path`; every image is decoded once to see that it can be.

@@ -12,6 +12,7 @@ from edgemim.runtime.backends._base import Backend, require
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.candidates import Candidate
 from edgemim.runtime.device import Device
+from edgemim.runtime.jetpack import find_jetpack
 
 REFERENCE_BACKEND = "onnxruntime"
 
@@ -50,6 +51,8 @@ def make_plan(
         MissingDependencyError: A wanted backend is not installed.
         DeviceError: What a wanted backend runs on is not there.
     """
+    if bundle.target.is_nvidia and (backends is None or set(bundle.target.backends) & set(backends)):
+        _refuse_old_jetpack(device)
     wanted, skipped = _named(bundle, candidates, device) if candidates is not None else _possible(bundle, device)
     if backends is None:
         used, absent = _installed(bundle, device)
@@ -67,6 +70,15 @@ def make_plan(
         names = " or ".join(backend.name for backend in used)
         raise ConfigError(f"nothing is left to run on {names}: {_sentence(skipped)}")
     return Plan(pairs=tuple(pairs + _extra_reference(bundle, pairs)), skipped=skipped)
+
+
+def _refuse_old_jetpack(device: Device) -> None:
+    """Stop on a Jetson whose release cannot run any candidate, before a missing package is blamed."""
+    jetpack = None if device.l4t is None else find_jetpack(device.l4t)
+    if jetpack is not None and jetpack.unsupported is not None:
+        raise ConfigError(
+            f"JetPack {jetpack.name} (L4T {device.l4t}) is not supported: {jetpack.unsupported}; {jetpack.cure}"
+        )
 
 
 def _pairs(

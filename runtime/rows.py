@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edgemim.runtime.accuracy.measure import Accuracy
@@ -11,19 +11,24 @@ from edgemim.runtime.latency.protocol import LEAST_RUNS
 from edgemim.runtime.latency.summary import latency_ratio
 from edgemim.runtime.trial import Trial
 
+_SCORES = "the model has classes, its outputs are scores; cosine.min is the gate for those"
 
-def report_row(trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float]) -> dict[str, Any]:
+
+def report_row(
+    trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float], allowed: Collection[str] = ()
+) -> dict[str, Any]:
     """Everything the report says about one trial, as plain values.
 
     Args:
         trial: The one to report; its latency decides whether its gates are looked at.
         trials: All of them, to find the fp32 that speed is stated against.
         limits: Gates by name.
+        allowed: Those that are kept where they cannot be measured.
     """
     candidate, engine = trial.pair.candidate, trial.engine
-    results = check_gates(limits, _measured(trial)) if trial.latency is not None else []
+    results = check_gates(limits, _measured(trial), allowed) if trial.latency is not None else []
     return {
-        "name": candidate.name,
+        "name": trial.name,
         "precision": candidate.precision,
         "backend": trial.pair.backend.name,
         "version": trial.pair.backend.version(),
@@ -34,10 +39,12 @@ def report_row(trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float
         "disqualified": trial.disqualified,
         "compile_s": None if engine is None else engine.compile_s,
         "compile_first_ms": None if engine is None else engine.compiled_first_ms,
-        "compiled_before": None if engine is None else engine.cached,
+        "compiled_before": _compiled_before(trial),
         "load_s": trial.load_s,
         "first_ms": trial.first_ms,
         "latency": _latency(trial),
+        "cold_start": None if trial.probe is None else trial.probe.cold_start.to_dict(),
+        "memory": None if trial.probe is None else trial.probe.memory.to_dict(),
         "power": None if trial.power is None else trial.power.to_dict(),
         "speed": _speed(trial, trials),
         "golden": None if trial.golden is None else trial.golden.to_dict(),
@@ -49,11 +56,21 @@ def report_row(trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float
     }
 
 
+def _compiled_before(trial: Trial) -> bool | None:
+    """Whether an earlier check compiled it; what the probe of this one compiled does not count as earlier."""
+    if trial.engine is None:
+        return None
+    probed = None if trial.probe is None else trial.probe.cold_start.compiled_before
+    return trial.engine.cached if probed is None else probed
+
+
 def _latency(trial: Trial) -> dict[str, Any] | None:
     """The latency, and its median in each round, by which two rows can be compared round by round."""
     if trial.latency is None or trial.samples is None:
         return None
-    return trial.latency.to_dict() | {"round_p50_ms": (trial.samples.round_medians() / 1e6).tolist()}
+    together = None if trial.with_preprocessing is None else trial.with_preprocessing.to_dict()
+    rounds = (trial.samples.round_medians() / 1e6).tolist()
+    return trial.latency.to_dict() | {"round_p50_ms": rounds, "with_preprocessing": together}
 
 
 def _gate(result: GateResult) -> dict[str, Any]:
@@ -64,6 +81,7 @@ def _measured(trial: Trial) -> dict[str, float | Missing]:
     """Every gate's number for one trial, or why there is none."""
     latency, accuracy = trial.latency, trial.accuracy
     assert latency is not None
+    embeds = accuracy is None or accuracy.agreement is None
 
     def tail(value: float | None, p: int) -> float | Missing:
         return Missing(reason=f"{latency.n} runs, {LEAST_RUNS[p]} are needed") if value is None else value
@@ -75,14 +93,32 @@ def _measured(trial: Trial) -> dict[str, float | Missing]:
     return {
         "p50_ms": latency.p50_ms,
         "p90_ms": tail(latency.p90_ms, 90),
+        "p90_estimate_ms": tail(latency.p90_estimate_ms, 90),
         "p99_ms": tail(latency.p99_ms, 99),
         "size_mb": trial.pair.candidate.size_bytes / 1e6,
+        "peak_mb": _peak(trial),
+        "energy_mj": _energy(trial),
         "top1.min": judged("top1"),
         "top1.max_drop": judged("top1_drop"),
         "agreement.min": judged("agreement"),
         "cosine.min": judged("cosine"),
+        "embedding_cosine.min": judged("cosine") if embeds else Missing(reason=_SCORES),
         "knn_agreement.min": judged("knn_agreement"),
     }
+
+
+def _peak(trial: Trial) -> float | Missing:
+    memory = None if trial.probe is None else trial.probe.memory
+    if memory is None:
+        return Missing(reason="it was not started in a process of its own")
+    return Missing(reason=memory.reason or "it is not known") if memory.peak_mb is None else memory.peak_mb
+
+
+def _energy(trial: Trial) -> float | Missing:
+    power = trial.power
+    if power is None:
+        return Missing(reason="power was not measured")
+    return Missing(reason=power.reason or "it is not known") if power.energy_mj is None else power.energy_mj
 
 
 def _reason(name: str, accuracy: Accuracy | None) -> str:

@@ -7,6 +7,7 @@ https://developer.nvidia.com/cuda-gpus for compute capabilities
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +91,23 @@ def read_power_modes(root: Path) -> PowerModes | None:
     return PowerModes(now=int(status[1]) if status else None, names={int(number): name for number, name in modes})
 
 
+def find_gpu_clock(root: Path) -> Path | None:
+    """The folder in which the GPU on the chip tells its clock; None if there is none."""
+    return next((folder for folder, _ in _gpu_clocks(root)), None)
+
+
 def read_gpu_clock(root: Path) -> GpuClock | None:
     """The clock of the GPU on the chip; None if it cannot be read."""
+    return next((clock for _, clock in _gpu_clocks(root)), None)
+
+
+def _gpu_clocks(root: Path) -> Iterator[tuple[Path, GpuClock]]:
     for pattern in _GPU_CLOCKS:
         for folder in sorted((root / "sys/class/devfreq").glob(pattern)):
             texts = [_text(folder / name) for name in ("cur_freq", "min_freq", "max_freq")]
             if all(text.isdigit() for text in texts):
                 now, low, high = (int(text) / _HZ_PER_MHZ for text in texts)
-                return GpuClock(now=now, low=low, high=high)
-    return None
+                yield folder, GpuClock(now=now, low=low, high=high)
 
 
 def _limit(name: str) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgemim.errors import DeviceError
 from edgemim.preprocess import read_image
+from edgemim.runtime.accuracy.classes import first_choice, margins
 from edgemim.runtime.accuracy.cosine import Floats
 from edgemim.runtime.accuracy.golden import GoldenMatch, compare_golden, compare_same_file
 from edgemim.runtime.accuracy.measure import Accuracy, Answers, measure_accuracy
@@ -23,9 +24,10 @@ from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.evaluation import Evaluation
-from edgemim.runtime.latency.summary import Latency, Samples
+from edgemim.runtime.latency.summary import Latency, Samples, ShortSeries
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
 from edgemim.runtime.power.meter import Power
+from edgemim.runtime.probe.result import Probe
 
 Tick = Callable[[], None]
 
@@ -35,16 +37,21 @@ class Trial:
     """What is known so far about one pair.
 
     Attributes:
+        of: Which of several bundles it belongs to; None where there is one.
         disqualified: Why it dropped out; None while it is in.
         failed: True if the vendor library failed, rather than that its outputs were wrong.
         load_s: Seconds that opening the compiled engine took.
         first_ms: Latency of the first run after loading, in milliseconds.
-        outputs: float32 [N, K] on the evaluation images.
+        answers: int64 [N], the class given to each evaluation image; None if the model has no classes.
+        margins: float32 [N], how far that class's score is above the next.
+        probe: What it took in a process of its own, where that was measured.
+        with_preprocessing: Latency from encoded images to outputs; None where the bundle carries no golden images.
         same_file: The golden inputs through the same file on the reference backend, where that is compared too.
         facts: What the session told of itself when it was closed.
     """
 
     pair: Pair
+    of: str | None = None
     disqualified: str | None = None
     failed: bool = False
     engine: Engine | None = None
@@ -52,18 +59,31 @@ class Trial:
     load_s: float | None = None
     first_ms: float | None = None
     golden: GoldenMatch | None = None
-    outputs: Floats | None = None
+    answers: Answers | None = None
+    margins: Floats | None = None
     accuracy: Accuracy | None = None
     samples: Samples | None = None
     latency: Latency | None = None
+    with_preprocessing: ShortSeries | None = None
     power: Power | None = None
     same_file: GoldenMatch | None = None
+    probe: Probe | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """`int8-nncf`; of one of several bundles `small:int8-nncf`."""
+        return self.pair.candidate.name if self.of is None else f"{self.of}:{self.pair.candidate.name}"
+
+    @property
     def label(self) -> str:
-        """`int8-nncf on openvino`."""
-        return f"{self.pair.candidate.name} on {self.pair.backend.name}"
+        """`int8-nncf on openvino`, for sentences."""
+        return f"{self.name} on {self.pair.backend.name}"
+
+    @property
+    def key(self) -> str:
+        """`int8-nncf@openvino`, for arrays."""
+        return f"{self.name}@{self.pair.backend.name}"
 
     def infer(self, bundle: Bundle, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats | None:
         """Outputs float32 [B, K]; None, and the trial drops out, if the vendor library fails.
@@ -167,54 +187,52 @@ def evaluate(trials: Sequence[Trial], bundle: Bundle, tick: Tick) -> Trial | Non
     """
     assert bundle.evaluation is not None
     outputs = _run_all(trials, bundle, bundle.evaluation, tick)
-    for trial in still_in(trials):
-        trial.outputs = outputs[trial.label]
-    answers = {} if bundle.gallery is None else _answers(trials, bundle, bundle.gallery, tick)
+    nearest = {} if bundle.gallery is None else _nearest(trials, outputs, bundle, bundle.gallery, tick)
     reference = find_reference(trials)
     for trial in still_in(trials):
-        assert trial.outputs is not None
         trial.accuracy = measure_accuracy(
-            trial.outputs,
+            outputs[trial.label],
             labels=bundle.evaluation.labels,
-            reference=None if reference is None else reference.outputs,
+            reference=None if reference is None else outputs[reference.label],
             classifies=bundle.classifies,
-            answers=answers.get(trial.label),
-            reference_answers=None if reference is None else answers.get(reference.label),
+            answers=nearest.get(trial.label),
+            reference_answers=None if reference is None else nearest.get(reference.label),
         )
+        if bundle.classifies:
+            trial.answers, trial.margins = first_choice(outputs[trial.label]), margins(outputs[trial.label])
     return reference
 
 
-def _answers(trials: Sequence[Trial], bundle: Bundle, gallery: Evaluation, tick: Tick) -> dict[str, Answers]:
+def _nearest(
+    trials: Sequence[Trial], outputs: Mapping[str, Floats], bundle: Bundle, gallery: Evaluation, tick: Tick
+) -> dict[str, Answers]:
     """By label, what the gallery says of every evaluation image."""
-    outputs = _run_all(trials, bundle, gallery, tick)
-    return {
-        trial.label: nearest_answers(trial.outputs, outputs[trial.label], gallery.labels)
-        for trial in still_in(trials)
-        if trial.outputs is not None
-    }
+    others = _run_all(trials, bundle, gallery, tick)
+    return {label: nearest_answers(outputs[label], others[label], gallery.labels) for label in others}
 
 
 def _run_all(trials: Sequence[Trial], bundle: Bundle, images: Evaluation, tick: Tick) -> dict[str, Floats]:
     """Outputs on all images, in order, by label of the trials that are in afterwards.
 
-    A batch is decoded and prepared once, then given to every trial, so the memory needed does not grow with
-    the number of images.
+    A batch is decoded and prepared once, then given to every trial, so that what is held of an image is its outputs.
     """
-    rows: dict[str, list[Floats]] = {trial.label: [] for trial in trials}
-    encoded = images.encoded()
+    found: dict[str, Floats] = {}
+    encoded, done = images.encoded(), 0
     while part := list(itertools.islice(encoded, bundle.batch)):
         inputs = bundle.arrays(np.stack([bundle.preprocess.pixels(read_image(data)) for data in part]))
         for trial in still_in(trials):
             outputs = trial.infer(bundle, inputs)
             if outputs is not None:
-                rows[trial.label].append(outputs[: len(part)])
+                if trial.label not in found:
+                    found[trial.label] = np.empty((len(images), outputs.shape[1]), dtype=np.float32)
+                found[trial.label][done : done + len(part)] = outputs[: len(part)]
+        done += len(part)
         for _ in part:
             tick()
-    found = {trial.label: np.concatenate(rows[trial.label]) for trial in still_in(trials)}
     for trial in still_in(trials):
         if not np.isfinite(found[trial.label]).all():
             trial.disqualified = "its outputs on the evaluation images are not all finite"
-    return found
+    return {trial.label: found[trial.label] for trial in still_in(trials)}
 
 
 def find_reference(trials: Sequence[Trial]) -> Trial | None:

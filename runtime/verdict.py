@@ -55,6 +55,19 @@ def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
     return f"{found}{'' if low['passed'] else f', and {_trouble(low)}'}: {ship}"
 
 
+def ranking(rows: Sequence[Row], processor: str) -> str:
+    """One sentence on speed alone, lower case, without a full stop: what is fastest, and how the next one compares."""
+    timed = sorted((row for row in rows if row["latency"] is not None), key=lambda row: float(row["latency"]["p50_ms"]))
+    broken = "; ".join(f"{label(row)}: {_trouble(row)}" for row in rows if row["disqualified"] is not None)
+    if not timed:
+        return f"nothing could be measured: {broken}"
+    fastest = timed[0]
+    found = f"the fastest on this {processor} is {label(fastest)} (p50 {fastest['latency']['p50_ms']:.3g} ms)"
+    if len(timed) > 1:
+        found += f", {_in_words(_ratio(fastest, timed[1]))} {label(timed[1])}"
+    return f"{found}; disqualified: {broken}" if broken else found
+
+
 def _exactness(row: Row) -> int:
     """0 for fp32, more the less exact the precision is."""
     return PRECISIONS.index(row["precision"])

@@ -19,6 +19,7 @@ import backbone_tables
 import int8_tables
 import method_tables
 import nvidia_tables
+import sweep_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,6 +30,7 @@ DOCUMENTS = (
     "docs/int8.md",
     "docs/jetson.md",
     "docs/methods.md",
+    "docs/sweep.md",
 )
 _PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
@@ -88,6 +90,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8-accuracy": lambda: int8_tables.accuracy(_read("int8_accuracy")),
     "int8-x86": lambda: int8_tables.latency(_read_all("int8_x86_*")),
     "int8-onnxruntime": lambda: int8_tables.onnxruntime_forms(_read("int8_onnxruntime")),
+    "sweep": lambda: sweep_tables.sweep(_read("sweep")),
     "distillation-cost": lambda: method_tables.cost_of_distillation(_read("distillation_cost")),
 }
 

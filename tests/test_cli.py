@@ -23,7 +23,8 @@ from edgemim.cli import build_app
 from edgemim.errors import DeviceError, MissingDependencyError, OutputError, Preempted
 
 COMMANDS = ["pretrain", "distill", "finetune", "export", "sensitivity", "check", "inspect", "convert", "list"]
-COMMANDS += ["doctor", "quickstart"]
+COMMANDS += ["doctor", "quickstart", "sweep"]
+COMMANDS += ["compare", "predict"]
 TRAINING = ("--data", "--recipe", "--epochs", "--steps", "--batch-size", "--seed", "--resume", "--overwrite")
 TRAINING += ("--deterministic", "--set", "--out", "--json")
 # Long options of each command; architecture: the same everywhere.
@@ -34,8 +35,11 @@ OPTIONS = {
     "export": {"--target", "--out", "--seed", "--gate", "--overwrite", "--json"},
     "sensitivity": {"--target", "--out", "--seed", "--overwrite", "--json"},
     "check": {"--out", "--gate", "--backend", "--overwrite", "--json"},
+    "compare": {"--out", "--threads", "--mode", "--overwrite", "--json"},
+    "predict": {"--candidate", "--backend", "--threads", "--json"},
     "inspect": {"--json"},
     "convert": {"--from", "--backbone", "--out", "--overwrite", "--set", "--json"},
+    "sweep": {"--target", "--out", "--data", "--backbone", "--minutes", "--resume", "--overwrite", "--json"},
     "list": {"--json"},
     "doctor": {"--json"},
     "quickstart": {"--data", "--minutes", "--out", "--seed", "--overwrite", "--json"},
@@ -129,6 +133,7 @@ def types_of(command: str) -> dict[str, Any]:
     for hint in hints.values():
         for info in getattr(hint, "__metadata__", ()):
             kinds = [k for k in typing.get_args(hint.__origin__) if k is not type(None)] or [hint.__origin__]
+            kinds = [typing.get_args(k)[0] if typing.get_origin(k) is list else k for k in kinds]  # one of several
             names = [info.default, *(info.param_decls or ())]  # inside Annotated typer takes the first as a name
             found |= {name: str(kinds) for name in names if str(name).startswith("--")}
     return found

@@ -51,3 +51,48 @@ Gate = Annotated[
     list[str] | None,
     typer.Option("--gate", help="A budget, such as p99_ms=8 or top1.max_drop=0.005; can be repeated.", metavar="G=V"),
 ]
+Gates = Annotated[
+    Path | None,
+    typer.Option(
+        "--gates",
+        help="TOML file of budgets: p99_ms = 8, top1.max_drop = 0.005, allow_unmeasured = ['energy_mj'].",
+        metavar="FILE",
+    ),
+]
+AllowUnmeasured = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-unmeasured",
+        help="A gate that is kept where this device cannot measure it; can be repeated.",
+        metavar="G",
+    ),
+]
+OnlyBackend = Annotated[list[str] | None, typer.Option("--backend", help="Only this backend; can be repeated.")]
+OnlyCandidate = Annotated[
+    list[str] | None,
+    typer.Option("--candidate", "--candidates", help="Only this candidate, or several (A,B); can be repeated."),
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="Threads of a backend.", min=1)]
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="How long per candidate: quick (256 runs and 5 s), standard (1024 and 60 s), mlperf (600 s).",
+        metavar="MODE",
+    ),
+]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", help="Least time measured per candidate, in place of the mode's.", min=0.01)
+]
+Runs = Annotated[
+    int | None, typer.Option("--runs", help="Least number of timed runs per candidate, in place of the mode's.", min=1)
+]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build engines anew that are in the cache.")]
+Device = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        help="Measure on this board instead, over ssh; can be repeated, and then they run side by side.",
+        metavar="ssh://[USER@]HOST[:PORT][/DIR]",
+    ),
+]

@@ -144,6 +144,7 @@ def choose_on_this_machine(
         threads=auto.used_threads,
         seconds=_FINAL_SECONDS,
         runs=_FINAL_RUNS,
+        probe=False,
         cache=folder / "engines",
         overwrite=True,
         progress=progress,

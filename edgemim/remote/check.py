@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,17 @@ from edgemim.remote.address import Address
 from edgemim.remote.combined import Board, write_combined
 from edgemim.remote.parcel import make_parcel
 from edgemim.remote.session import RETRY_S, RemoteError, Session
-from edgemim.runtime.latency.protocol import LEAST_RUNS
 from edgemim.runtime.report.read import read_report
+from edgemim.runtime.settings import CheckSettings
 
 Progress = Callable[[str, str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Those of `edgemim.runtime.check.check_bundle` that a board is told."""
-
-    gates: Mapping[str, float] | None = None
-    backends: Sequence[str] | None = None
-    candidates: Sequence[str] | None = None
-    threads: int | None = None
-    seconds: float = 5.0
-    runs: int = LEAST_RUNS[99]
-    rebuild: bool = False
-
-    def arguments(self) -> list[str]:
-        """The same as arguments of `python3 -m edgemim.runtime check`."""
-        words = [f"--seconds={self.seconds}", f"--runs={self.runs}"]
-        words += [f"--gate={name}={limit!r}" for name, limit in (self.gates or {}).items()]
-        words += [f"--backend={name}" for name in self.backends or ()]
-        words += [f"--candidate={name}" for name in self.candidates or ()]
-        words += [] if self.threads is None else [f"--threads={self.threads}"]
-        return words + ["--rebuild"] * self.rebuild
 
 
 def check_on_boards(
     bundle: Path | str,
     out: Path | str,
     addresses: Sequence[Address],
-    options: Options,
+    settings: CheckSettings,
     *,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -62,6 +39,7 @@ def check_on_boards(
     is a row with the reason there.
 
     Args:
+        settings: What each board is told; backends by name.
         progress: Called, from several threads, with the board as the user wrote it, and what `Session` tells.
         retry_s: See `Session`.
 
@@ -76,7 +54,7 @@ def check_on_boards(
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
     source = load_artifact(bundle, "bundle")
-    parcel, arguments = make_parcel(source), options.arguments()
+    parcel, arguments = make_parcel(source), settings.arguments()
     with tempfile.TemporaryDirectory(prefix="edgemim-") as scratch:
         folders = [Path(scratch) / name for name in folder_names(addresses)]
         sessions = [
@@ -94,7 +72,7 @@ def check_on_boards(
             Board(address=address, folder=folder.name, result=result)
             for address, folder, result in zip(addresses, folders, results, strict=True)
         ]
-        return write_combined(out, source, boards, overwrite=overwrite)
+        return write_combined(out, source, boards, judged=settings.judge, overwrite=overwrite)
 
 
 def folder_names(addresses: Sequence[Address]) -> list[str]:

@@ -84,6 +84,7 @@ def measure_round(bench: Bench, onnx: Artifact, progress: Progress | None) -> Ro
         threads=bench.threads,
         seconds=bench.seconds,
         runs=bench.runs,
+        probe=False,
         cache=bench.folder / "engines",
         overwrite=True,
         progress=progress,

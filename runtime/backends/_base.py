@@ -150,6 +150,14 @@ class Backend(ABC):
         """
         return None
 
+    def free_device_memory(self) -> int | None:
+        """Free bytes of the memory that the device has for itself; None where it computes in the host's.
+
+        Raises:
+            DeviceError: The device does not answer.
+        """
+        return None
+
     def forget(self, cache: Path) -> None:  # noqa: B027  (most backends keep nothing)
         """Drop what is kept between compilations beside the engines, so that the next one measures anew."""
 
@@ -189,8 +197,13 @@ def vendor_failures(name: str, action: str, *kinds: type[Exception]) -> Iterator
     try:
         yield
     except kinds as error:
-        reason = " ".join(str(error).split())
-        raise DeviceError(f"{name} cannot {action}: {reason[:400] or type(error).__name__}") from error
+        raise vendor_failure(name, action, error) from error
+
+
+def vendor_failure(name: str, action: str, error: Exception) -> DeviceError:
+    """A vendor library's exception as one line; for the one place, a run, where `vendor_failures` costs too much."""
+    reason = " ".join(str(error).split())
+    return DeviceError(f"{name} cannot {action}: {reason[:400] or type(error).__name__}")
 
 
 def owned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

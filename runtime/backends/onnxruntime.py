@@ -35,6 +35,7 @@ from edgemim.runtime.backends._base import (
     Session,
     owned,
     require,
+    vendor_failure,
     vendor_failures,
 )
 from edgemim.runtime.bundle import Bundle
@@ -93,8 +94,10 @@ class OnnxRuntimeSession(Session):
         self._failures = _failures()
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        with vendor_failures("onnxruntime", "run the model", *self._failures):
+        try:
             outputs = self._session.run(self._outputs, dict(inputs))
+        except self._failures as error:
+            raise vendor_failure("onnxruntime", "run the model", error) from error
         return {name: owned(array) for name, array in zip(self._outputs, outputs, strict=True)}
 
     def close(self) -> None:

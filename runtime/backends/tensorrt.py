@@ -110,6 +110,10 @@ class TensorRtBackend(Backend):
             )
         return None
 
+    def free_device_memory(self) -> int | None:
+        with vendor_failures(self.name, "ask for the GPU's memory", CudaError):
+            return load_cuda().memory()[0]
+
     def forget(self, cache: Path) -> None:
         shutil.rmtree(cache / self.name / TIMINGS, ignore_errors=True)
 

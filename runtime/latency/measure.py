@@ -13,16 +13,17 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from edgemim.runtime.latency.clock import Clock, went_backwards
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
+from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
 
 _NS_PER_S = 1e9
-Clock = Callable[[], int]
 
 
 def measure_latency(
@@ -34,7 +35,7 @@ def measure_latency(
     progress: Callable[[int, int], None] | None = None,
     turn: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Samples]:
-    """Time the calls in turns.
+    """Warm every call up, then time the calls in turns.
 
     A call must return only when its result is complete in host memory. Python's garbage collector is off
     while the clock runs.
@@ -46,70 +47,75 @@ def measure_latency(
         clock: Monotonic nanoseconds.
         progress: Called with (turns done, turns in all).
         turn: Called with a name and two moments of the clock between which nothing but its timed calls ran.
+
+    Raises:
+        DeviceError: The clock went backwards.
     """
-    times = {name: array("q") for name in calls}
-    rounds = {name: array("i") for name in calls}
-    computed: dict[str, list[float | None]] = {name: [] for name in calls}
-    asked = {name: (device_times or {}).get(name, _untold) for name in calls}
-    warmup = {name: _run_untimed(c, protocol.warmup_runs, protocol.warmup_s, clock) for name, c in calls.items()}
+    told = device_times or {}
+    timed = [_Timed(name, call, told.get(name), warm_up(name, call, protocol, clock)) for name, call in calls.items()]
     with _without_garbage_collection():
         for number in range(protocol.rounds):
-            for position, (name, call) in enumerate(calls.items()):
-                _run_untimed(call, protocol.settle_runs, protocol.settle_s, clock)
-                started = clock()
-                _run_timed(call, times[name], partial(_ask, asked[name], computed[name]), protocol, number, clock)
+            for position, one in enumerate(timed):
+                run_untimed(one.call, protocol.settle_runs, protocol.settle_s, clock)
+                began = clock()
+                one.take_turn(protocol, number, clock)
                 if turn is not None:
-                    turn(name, started, clock())
-                rounds[name].extend([number] * (len(times[name]) - len(rounds[name])))
+                    turn(one.name, began, clock())
                 if progress is not None:
-                    progress(number * len(calls) + position + 1, protocol.rounds * len(calls))
-    return {
-        name: Samples(
-            nanoseconds=np.array(times[name], dtype=np.int64),
-            rounds=np.array(rounds[name], dtype=np.int32),
-            warmup_runs=warmup[name],
-            device_ms=_all_or_none(computed[name]),
+                    progress(number * len(timed) + position + 1, protocol.rounds * len(timed))
+    return {one.name: one.samples() for one in timed}
+
+
+@dataclass
+class _Timed:
+    """One call, and what its timed runs gave so far."""
+
+    name: str
+    call: Callable[[], object]
+    device_time: Callable[[], float | None] | None
+    warmup: WarmUp
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    times: array[int] = field(default_factory=lambda: array("q"))
+    rounds: array[int] = field(default_factory=lambda: array("i"))
+    computed: list[float | None] = field(default_factory=list)
+    spent: int = 0
+
+    def take_turn(self, protocol: LatencyProtocol, number: int, clock: Clock) -> None:
+        """Run once, then until this turn's share of runs and of seconds is there, counted from the first turn."""
+        share = (number + 1) / protocol.rounds
+        runs, budget = math.ceil(protocol.runs * share), protocol.seconds * share * _NS_PER_S
+        call, starts, times, device_time = self.call, self.starts, self.times, self.device_time
+        done, spent, ended = len(times), self.spent, clock()
+        # What is done between two runs costs as much as it does for every session, and no latency: the clock stands.
+        while True:
+            before = ended
+            started = clock()
+            call()
+            ended = clock()
+            if not before <= started <= ended:
+                raise went_backwards(self.name, max(before - started, started - ended))
+            starts.append(started)
+            times.append(ended - started)
+            done += 1
+            spent += ended - started
+            if device_time is not None:
+                self.computed.append(device_time())
+            if done >= runs and spent >= budget:
+                break
+        self.spent = spent
+        self.rounds.extend([number] * (done - len(self.rounds)))
+
+    def samples(self) -> Samples:
+        """What all turns gave."""
+        return Samples(
+            nanoseconds=np.array(self.times, dtype=np.int64),
+            rounds=np.array(self.rounds, dtype=np.int32),
+            start_ns=np.array(self.starts, dtype=np.int64),
+            warmup_runs=self.warmup.runs,
+            warmup_s=self.warmup.seconds,
+            settled=self.warmup.settled,
+            device_ms=_all_or_none(self.computed),
         )
-        for name in calls
-    }
-
-
-def _run_untimed(call: Callable[[], object], runs: int, seconds: float, clock: Clock) -> int:
-    started, done = clock(), 0
-    while done < runs or clock() - started < seconds * _NS_PER_S:
-        call()
-        done += 1
-    return done
-
-
-def _run_timed(
-    call: Callable[[], object],
-    times: array[int],
-    after: Callable[[], object],
-    protocol: LatencyProtocol,
-    turn: int,
-    clock: Clock,
-) -> None:
-    """Run once, then until this turn's share of runs and of seconds is there, counted from the first turn."""
-    share = (turn + 1) / protocol.rounds
-    runs, spent = math.ceil(protocol.runs * share), sum(times)
-    budget = protocol.seconds * share * _NS_PER_S
-    before = len(times)
-    while len(times) == before or len(times) < runs or spent < budget:
-        started = clock()
-        call()
-        taken = clock() - started
-        times.append(taken)
-        spent += taken
-        after()
-
-
-def _ask(tell: Callable[[], float | None], told: list[float | None]) -> None:
-    told.append(tell())
-
-
-def _untold() -> None:
-    """Of a session that cannot tell what the device computed."""
 
 
 def _all_or_none(values: list[float | None]) -> npt.NDArray[np.float64] | None:

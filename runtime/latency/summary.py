@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemim.runtime.latency.early_stopping import early_stopping_estimate
 from edgemim.runtime.latency.protocol import LEAST_RUNS
 
 STABLE_SPREAD = 0.05
@@ -26,12 +27,19 @@ class Samples:
     Attributes:
         nanoseconds: What the caller waited, int64 [n].
         rounds: The round of each, int32 [n].
+        warmup_runs, warmup_s: Untimed runs before the first round, and the seconds they took.
+        settled: Whether the latency had settled by then (`edgemim.runtime.latency.warmup`); None after too few runs
+            to tell.
+        start_ns: When each began, on the clock it was timed with, int64 [n]; None where that was not kept.
         device_ms: What the device computed, in milliseconds, float64 [n]; None where the session cannot tell.
     """
 
     nanoseconds: npt.NDArray[np.int64]
     rounds: npt.NDArray[np.int32]
     warmup_runs: int
+    warmup_s: float = 0.0
+    settled: bool | None = None
+    start_ns: npt.NDArray[np.int64] | None = None
     device_ms: npt.NDArray[np.float64] | None = None
 
     def round_medians(self) -> npt.NDArray[np.float64]:
@@ -44,7 +52,11 @@ class Latency:
     """Samples in numbers, in milliseconds.
 
     Attributes:
+        n: Timed runs.
+        warmup_runs, warmup_s, settled: As in `Samples`.
         p90_ms, p99_ms: None when fewer than `LEAST_RUNS` runs were made.
+        p90_estimate_ms: MLPerf's early-stopping estimate of the 90th percentile: with 99 % confidence the true one is
+            not above it; None when fewer than `LEAST_RUNS` runs were made.
         cv: Standard deviation over mean, of all runs.
         spread: Largest minus smallest median of a round, over the overall median.
         stable: Whether the spread is at most `STABLE_SPREAD`; None with a single round.
@@ -54,9 +66,12 @@ class Latency:
 
     n: int
     warmup_runs: int
+    warmup_s: float
+    settled: bool | None
     mean_ms: float
     p50_ms: float
     p90_ms: float | None
+    p90_estimate_ms: float | None
     p99_ms: float | None
     max_ms: float
     cv: float
@@ -66,6 +81,19 @@ class Latency:
     device_p90_ms: float | None = None
     device_p99_ms: float | None = None
     device_cv: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortSeries:
+    """A few runs that are only reported beside the others: their number, median and, from enough runs, p90."""
+
+    n: int
+    p50_ms: float
+    p90_ms: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the report."""
@@ -87,15 +115,18 @@ def summarise(samples: Samples) -> Latency:
     mean, median = float(values.mean()), percentile(values, 50)
     medians = samples.round_medians()
     spread = float(medians.max() - medians.min()) / median if median else 0.0
-    tails = _tails(values / _NS_PER_MS)
+    tails, estimate = _tails(values / _NS_PER_MS), early_stopping_estimate(values)
     device = samples.device_ms
     device_tails = {} if device is None else _tails(device)
     return Latency(
         n=len(values),
         warmup_runs=samples.warmup_runs,
+        warmup_s=samples.warmup_s,
+        settled=samples.settled,
         mean_ms=mean / _NS_PER_MS,
         p50_ms=median / _NS_PER_MS,
         p90_ms=tails.get(90),
+        p90_estimate_ms=None if estimate is None else estimate / _NS_PER_MS,
         p99_ms=tails.get(99),
         max_ms=float(values.max()) / _NS_PER_MS,
         cv=_cv(values),
@@ -106,6 +137,12 @@ def summarise(samples: Samples) -> Latency:
         device_p99_ms=device_tails.get(99),
         device_cv=None if device is None else _cv(device),
     )
+
+
+def summarise_briefly(nanoseconds: npt.NDArray[np.int64]) -> ShortSeries:
+    """What a short series, int64 [n], is reported as."""
+    milliseconds = nanoseconds / _NS_PER_MS
+    return ShortSeries(n=len(milliseconds), p50_ms=percentile(milliseconds, 50), p90_ms=_tails(milliseconds)[90])
 
 
 def percentile(values: npt.NDArray[Any], p: float) -> float:

@@ -33,13 +33,14 @@ LAYERS: dict[str, tuple[str, str]] = {
         "foundation data models masking losses methods",
         "numpy PIL torch torchvision timm lightning safetensors sklearn filelock rich",
     ),
+    "report": ("foundation runtime", "numpy matplotlib"),
     "recipes": ("", ""),
     "pipeline": (
         "foundation data runtime quantize models export masking losses methods training recipes",
-        "numpy PIL torch torchvision timm lightning matplotlib",
+        "numpy PIL torch torchvision timm lightning matplotlib filelock",
     ),
     "cli": (
-        "foundation data runtime remote quantize models export masking losses methods training recipes pipeline",
+        "foundation data runtime remote report quantize models export masking losses methods training recipes pipeline",
         "numpy PIL torch torchvision timm lightning typer click rich",
     ),
 }

@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from edgemim.artifact import load_artifact
-from edgemim.remote.check import Options, check_on_boards
+from edgemim.remote.check import check_on_boards
 from edgemim.remote.session import RemoteError
 from edgemim.runtime.report.read import read_report
+from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import ODD, Server, Told, processes_with
 
 pytestmark = pytest.mark.system("/usr/sbin/sshd", "openssh-server")
 
-QUICK = Options(seconds=0.01, runs=10)
+QUICK = CheckSettings(seconds=0.01, runs=10)
 
 
 def test_the_report_comes_back_whole_and_the_second_time_nothing_is_copied(
@@ -38,7 +39,7 @@ def test_the_report_comes_back_whole_and_the_second_time_nothing_is_copied(
     assert done == total > len(report["candidates"])
 
     # A check that ends with an error is a short one, and what it needs was copied before.
-    again, short = Told(), Options(candidates=["none"])
+    again, short = Told(), CheckSettings(candidates=["none"])
     with pytest.raises(RemoteError, match="has no candidate 'none'"):
         check_on_boards(path, tmp_path / "again", [address], short, progress=again)
     assert again.copied() == 0
@@ -60,12 +61,12 @@ def test_a_missed_gate_is_a_report_and_an_error_there_is_one_here(
     server: Server, client: SimpleNamespace, bundle: Callable[..., Path], board_python: Path, tmp_path: Path
 ) -> None:
     path, address = bundle(), server.address(python=board_python)
-    options = Options(seconds=0.01, runs=10, gates={"p50_ms": 1e-6}, candidates=["fp32"])
+    options = CheckSettings(seconds=0.01, runs=10, gates={"p50_ms": 1e-6}, candidates=["fp32"])
     report = check_on_boards(path, tmp_path / "report", [address], options)
     assert (report["passed"], report["gates"]["p50_ms"]["limit"]) == (False, 1e-6)
     assert server.root.joinpath("remote", "files").is_dir()
 
     with pytest.raises(RemoteError, match=r"^ssh://127.0.0.1:\d+: .* no candidate 'fp31'") as caught:
-        check_on_boards(path, tmp_path / "none", [address], Options(candidates=["fp31"]))
+        check_on_boards(path, tmp_path / "none", [address], CheckSettings(candidates=["fp31"]))
     assert caught.value.exit_code == 2
     assert not (tmp_path / "none").exists()

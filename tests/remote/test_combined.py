@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ import pytest
 from edgemim.artifact import load_artifact
 from edgemim.errors import OutputError
 from edgemim.remote.address import Address
-from edgemim.remote.check import Options, check_on_boards, folder_names
+from edgemim.remote.check import check_on_boards, folder_names
 from edgemim.remote.session import RemoteError
 from edgemim.runtime.report.read import read_report
+from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import Server, Told
 
-QUICK = Options(seconds=0.01, runs=10, candidates=["fp32"])
+QUICK = CheckSettings(seconds=0.01, runs=10, candidates=["fp32"])
 
 
 @pytest.mark.system("/usr/sbin/sshd", "openssh-server")
@@ -66,6 +68,26 @@ def test_boards_run_side_by_side_and_one_that_fails_is_a_row(
         check_on_boards(path, tmp_path / "none", both, QUICK)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_a_bench_on_boards_says_what_is_fastest_on_each(
+    server: Server,
+    start_server: Callable[..., Server],
+    client: SimpleNamespace,
+    bundle: Callable[..., Path],
+    board_python: Path,
+    tmp_path: Path,
+) -> None:
+    addresses = [one.address(python=board_python) for one in (server, start_server())]
+    settings = replace(QUICK, judge=False, gates={"p50_ms": 1e-6}, candidates=None, probe=False)
+    report = check_on_boards(bundle(), tmp_path / "report", addresses, settings)
+    assert (report["passed"], report["exit_code"]) == (True, 0)
+    assert report["verdict"].startswith("2 of 2 boards were measured; ssh://127.0.0.1:")
+    for row in report["devices"]:
+        own = read_report(tmp_path / "report" / row["folder"])
+        assert (own["kind"], own["chosen"], own["gates"]) == ("bench", None, {})
+        assert row["p50_ms"] == min(one["latency"]["p50_ms"] for one in own["candidates"] if one["latency"])
+        assert f"is fastest with {row['chosen']} on {row['chosen_backend']}" in report["verdict"]
 
 
 def test_folders_of_boards_have_names_of_their_own() -> None:

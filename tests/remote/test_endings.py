@@ -16,11 +16,12 @@ import pytest
 
 from edgemim.remote.board.link import Gone, Link
 from edgemim.remote.board.run import check
-from edgemim.remote.check import Options, check_on_boards
+from edgemim.remote.check import check_on_boards
 from edgemim.remote.session import RemoteError
+from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import Server, alive, eventually, parent_of, processes_with
 
-LONG = Options(seconds=60, runs=10)
+LONG = CheckSettings(seconds=60, runs=10)
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 from edgemim.errors import ConfigError, EdgemimError
 from edgemim.remote.address import Address, parse_address
 from edgemim.remote.bootstrap import agent_source
-from edgemim.remote.check import Options, check_on_boards
+from edgemim.remote.check import check_on_boards
 from edgemim.remote.connection import AgentError
 from edgemim.remote.failures import UnreachableError
 from edgemim.remote.session import RemoteError
+from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import Keys, Server, free_port
 
 pytestmark = pytest.mark.system("/usr/sbin/sshd", "openssh-server")
@@ -29,7 +30,7 @@ def refused(bundle: Callable[..., Path], client: SimpleNamespace, tmp_path: Path
 
     def run(address: Address, kind: type[EdgemimError] = UnreachableError) -> str:
         with pytest.raises(kind) as caught:
-            check_on_boards(path, tmp_path / "report", [address], Options(), retry_s=())
+            check_on_boards(path, tmp_path / "report", [address], CheckSettings(), retry_s=())
         assert caught.value.exit_code == 2
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "report").exists()
@@ -181,10 +182,10 @@ def test_an_agent_that_breaks_is_a_bug_with_its_traceback(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(AgentError, match=r"the agent on the board failed:\nTraceback .*\nKeyError: 7"):
-        check_on_boards(bundle(), tmp_path / "report", [parse_address("ssh://nano")], Options())
+        check_on_boards(bundle(), tmp_path / "report", [parse_address("ssh://nano")], CheckSettings())
 
 
 def test_no_ssh_here(bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnreachableError, match=r"needs the command 'ssh'.*apt install openssh-client"):
-        check_on_boards(bundle(), tmp_path / "report", [parse_address("ssh://nano")], Options())
+        check_on_boards(bundle(), tmp_path / "report", [parse_address("ssh://nano")], CheckSettings())

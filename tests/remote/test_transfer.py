@@ -17,14 +17,15 @@ import pytest
 
 from edgemim.artifact import load_artifact
 from edgemim.errors import ArtifactError, DeviceError
-from edgemim.remote.check import Options, check_on_boards
+from edgemim.remote.check import check_on_boards
 from edgemim.remote.session import RemoteError
+from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import Server, Told
 
 pytestmark = pytest.mark.system("/usr/sbin/sshd", "openssh-server")
 
 # A check that ends with an error, and soon, after everything was copied.
-SHORT = Options(candidates=["none"])
+SHORT = CheckSettings(candidates=["none"])
 ALTER = '''
 """Runs what the session asked for, and alters a word in what goes into it, so many times as the file beside says."""
 import os, subprocess, sys

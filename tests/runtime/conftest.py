@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,11 +17,11 @@ from PIL import Image
 from edgemim.artifact import Artifact, create_artifact, load_artifact
 from edgemim.errors import DeviceError
 from edgemim.preprocess import Preprocess
-from edgemim.runtime import check
+from edgemim.runtime import run
 from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.bundle import write_bundle
-from edgemim.runtime.latency.protocol import LatencyProtocol
+from edgemim.runtime.latency.protocol import LatencyProtocol, protocol_for
 from edgemim.runtime.targets import TARGETS
 
 SIZE, CLASSES, GOLDEN = 8, 5, 4
@@ -216,8 +216,12 @@ def world(tmp_path: Path) -> SimpleNamespace:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A latency protocol without waiting; the numbers it gives mean nothing and no test looks at them."""
-    fast = functools.partial(LatencyProtocol, rounds=2, warmup_runs=1, warmup_s=0, settle_runs=0, settle_s=0)
-    monkeypatch.setattr(check, "LatencyProtocol", fast)
+    unhurried = {"rounds": 2, "warmup_runs": 1, "warmup_s": 0, "warmup_most_s": 0, "settle_runs": 0, "settle_s": 0}
+
+    def fast(*arguments: Any, **options: Any) -> LatencyProtocol:
+        return replace(protocol_for(*arguments, **options), **unhurried)
+
+    monkeypatch.setattr(run, "protocol_for", fast)
 
 
 @pytest.fixture

@@ -6,12 +6,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgemim.runtime.bundle import load_bundle
 from edgemim.runtime.caveats import caveats
 from edgemim.runtime.device import describe_device
-from edgemim.runtime.plan import Plan
+from edgemim.runtime.environment.watch import EnvironmentWatch
+from edgemim.runtime.latency.summary import Samples, summarise
+from edgemim.runtime.plan import Plan, make_plan
+from edgemim.runtime.trial import Trial
 
 AS_MADE = {"max_levels": 0, "max_abs": 0.0}
 
@@ -45,3 +49,35 @@ def test_a_clock_that_can_float_is_told_once(world: SimpleNamespace, facts: dict
     found = [caveat for caveat in of(world, **facts) if "float" in caveat]
     assert len(found) == (words is not None)
     assert (words or "") in "".join(found)
+
+
+def test_what_the_machine_did_meanwhile_is_among_the_caveats(world: SimpleNamespace) -> None:
+    with EnvironmentWatch(world.tmp / "nothing to read") as watch:
+        pass
+    busy = replace(watch.summary(), others_cpu=0.4)
+    device = describe_device()
+    bundle, plan = load_bundle(world.bundle()), Plan(pairs=(), skipped={})
+    found = caveats(bundle, device, plan, [], None, AS_MADE, busy)
+    assert set(found) - set(caveats(bundle, device, plan, [], None, AS_MADE)) == {
+        "the machine was busy while measuring: other processes took 40% of the CPUs"
+    }
+
+
+@pytest.mark.parametrize("settled", [True, False, None])
+def test_a_warm_up_that_did_not_settle_is_told(world: SimpleNamespace, settled: bool | None) -> None:
+    bundle = load_bundle(world.bundle())
+    plan = make_plan(bundle, [world.Fake()], ["fp32"], describe_device())
+    samples = Samples(
+        nanoseconds=np.array([1_000_000]),
+        rounds=np.zeros(1, np.int32),
+        warmup_runs=70,
+        warmup_s=2.04,
+        settled=settled,
+    )
+    trials = [Trial(pair=pair, latency=summarise(samples)) for pair in plan.pairs if pair.timed]
+    found = [c for c in caveats(bundle, describe_device(), plan, trials, None, AS_MADE) if "warm-up" in c]
+    expected = (
+        "the warm-up of fp32 on fake did not settle: after 70 runs in 2.0 s the medians of its last runs still "
+        "differed by more than 1%"
+    )
+    assert found == ([expected] if settled is False else [])

@@ -45,13 +45,19 @@ def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in report["candidates"]}
 
 
+def preparation(report: dict[str, Any]) -> dict[str, Any]:
+    """How right this device prepares images, without how long it takes."""
+    return {key: report["preprocessing"][key] for key in ("exact", "max_levels", "max_abs")}
+
+
 def test_a_sound_bundle_passes_and_its_report_is_on_disk(world: SimpleNamespace, check) -> None:
     path = world.bundle(gates={"top1.max_drop": 0.2, "agreement.min": 0.8})
     report = check(path)
     assert report["passed"]
     assert report == read_report(world.tmp / "report")
     assert report["reference"] == "fp32 on fake"
-    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": 0.0}
+    assert preparation(report) == {"exact": True, "max_levels": 0, "max_abs": 0.0}
+    assert report["preprocessing"]["p50_ms"] > 0
     assert report["bundle"]["fingerprint"] == load_artifact(path).fingerprint
     full = by_name(report)["fp32"]
     assert full["accuracy"]["top1"] == full["accuracy"]["agreement"] == full["accuracy"]["cosine"] == 1.0
@@ -63,8 +69,12 @@ def test_a_sound_bundle_passes_and_its_report_is_on_disk(world: SimpleNamespace,
 def test_the_samples_on_disk_give_the_reports_numbers(world: SimpleNamespace, check) -> None:
     row = by_name(check(world.bundle(evaluation=None)))["int8-nncf"]
     with np.load(world.tmp / "report/samples.npz", allow_pickle=False) as samples:
-        assert set(samples) == {f"{n}@fake.{k}" for n in ("fp32", "int8-nncf") for k in ("ns", "round")}
-        times = samples["int8-nncf@fake.ns"]
+        of_trials = {f"{n}@fake.{k}" for n in ("fp32", "int8-nncf") for k in ("ns", "round", "start_ns")}
+        others = {name for name in samples if not name.startswith("environment.")}
+        assert others == of_trials | {"preparation.ns"}
+        assert {"environment.start_ns", "environment.others_cpu"} <= set(samples)
+        times, starts = samples["int8-nncf@fake.ns"], samples["int8-nncf@fake.start_ns"]
+    assert (starts[1:] >= starts[:-1] + times[:-1]).all()
     assert row["latency"]["n"] == len(times) >= 64
     assert row["latency"]["p50_ms"] == np.percentile(times, 50, method="inverted_cdf") / 1e6
 
@@ -104,7 +114,7 @@ def test_the_faster_candidate_wins_only_if_it_keeps_the_gates(world: SimpleNames
     strict = check(path, slower_s={"fp32": 0.002}, gates={"cosine.min": 1.0}, overwrite=True)
     assert strict["chosen"] == "fp32"
     assert "cosine.min is" in strict["verdict"]
-    assert strict["gates"] == {"cosine.min": {"limit": 1.0, "from": "caller"}}
+    assert strict["gates"] == {"cosine.min": {"limit": 1.0, "from": "caller", "allowed_unmeasured": False}}
 
 
 @pytest.mark.parametrize("name", ["fp32", "int8-nncf"])
@@ -198,7 +208,7 @@ def test_a_last_bit_of_difference_in_preprocessing_is_a_caveat(world: SimpleName
 def test_pixels_give_what_normalised_inputs_give(world: SimpleNamespace, check) -> None:
     report = check(world.bundle(encoding="pixels"))
     assert report["passed"]
-    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": None}
+    assert preparation(report) == {"exact": True, "max_levels": 0, "max_abs": None}
     full = by_name(report)["fp32"]
     assert full["golden"]["max_abs"] < 1e-5
     assert full["accuracy"]["top1"] == 1.0
@@ -213,7 +223,12 @@ def test_batches_change_no_output(world: SimpleNamespace, check, encoding: str, 
     for name, row in by_name(report).items():
         one = by_name(alone)[name]
         assert row["golden"] == pytest.approx(one["golden"], abs=1e-5)
-        assert row["accuracy"] == pytest.approx(one["accuracy"], abs=1e-6)
+        numbers = {key for key, value in one["accuracy"].items() if not isinstance(value, dict | list)}
+        for key in one["accuracy"].keys() - numbers:
+            assert row["accuracy"][key] == one["accuracy"][key]
+        assert [row["accuracy"][key] for key in numbers] == pytest.approx(
+            [one["accuracy"][key] for key in numbers], abs=1e-6
+        )
     assert report["protocol"]["batch"] == batch
     assert report["protocol"]["timed"].startswith(f"{batch} images per run,")
     assert f"every latency, in gates too, is of a run of {batch} images" in report["caveats"]
@@ -232,13 +247,13 @@ def test_a_device_that_decodes_otherwise_is_told_by_how_much(world: SimpleNamesp
     path = world.bundle(encoding="pixels")
     _reencode(world, path, lambda pixels: world.as_png(np.where(pixels < 254, pixels + 2, pixels)))
     report = check(path)
-    assert report["preprocessing"] == {"exact": False, "max_levels": 2, "max_abs": None}
+    assert preparation(report) == {"exact": False, "max_levels": 2, "max_abs": None}
     assert report["caveats"][0].startswith("this device decodes or resizes the golden images differently, by up to 2")
 
 
 def test_without_golden_images_the_report_says_what_was_not_compared(world: SimpleNamespace, check) -> None:
     report = check(world.bundle(golden=None))
-    assert report["preprocessing"] == {"exact": True, "max_levels": None, "max_abs": 0.0}
+    assert preparation(report) == {"exact": True, "max_levels": None, "max_abs": 0.0}
     assert report["caveats"][0].startswith("the bundle carries no golden images")
 
 
@@ -262,9 +277,9 @@ def test_a_device_that_lacks_a_decoder_says_for_which_format(world: SimpleNamesp
 def test_progress_counts_up_to_the_end(world: SimpleNamespace, check) -> None:
     seen: list[tuple[int, int]] = []
     check(world.bundle(), progress=lambda done, total: seen.append((done, total)))
-    # two trials, twenty images, two rounds of two
-    assert [done for done, _ in seen[:-1]] == list(range(1, 27))
-    assert seen[-1] == (26, 26)
+    # two trials to probe and to start, twenty images, two rounds of two
+    assert [done for done, _ in seen[:-1]] == list(range(1, 29))
+    assert seen[-1] == (28, 28)
 
 
 def test_a_bundle_for_another_target_is_a_caveat(world: SimpleNamespace, check) -> None:
@@ -320,7 +335,7 @@ class FakeMeter:
 def test_power_is_measured_while_the_candidates_take_turns(
     world: SimpleNamespace, check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgemim.runtime.check.PowerMeter", FakeMeter)
+    monkeypatch.setattr("edgemim.runtime.measuring.PowerMeter", FakeMeter)
     report = check(world.bundle(evaluation=None), slower_s={"fp32": 0.002})
     rows = by_name(report)
     for row in rows.values():
@@ -334,7 +349,7 @@ def test_power_is_measured_while_the_candidates_take_turns(
 def test_without_a_power_sensor_the_reason_is_in_the_report(world: SimpleNamespace, check) -> None:
     meter = PowerMeter(root=world.tmp)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgemim.runtime.check.PowerMeter", lambda: meter)
+        patch.setattr("edgemim.runtime.measuring.PowerMeter", lambda: meter)
         report = check(world.bundle(evaluation=None))
     power = by_name(report)["fp32"]["power"]
     assert power["energy_mj"] is None
@@ -422,3 +437,46 @@ def test_the_page_puts_the_verdict_first_and_lists_every_candidate(world: Simple
     assert any(line.startswith("| int8-nncf | fake | - |") and "disqualified: " in line for line in lines)
     assert any("| p50_ms | 1000 |" in line and "| kept | bundle |" in line for line in lines)
     assert any(line.startswith("| python | ") for line in lines)
+
+
+def test_a_gate_that_may_stay_unmeasured_is_kept_and_named(world: SimpleNamespace, check) -> None:
+    gates = {"energy_mj": 5.0, "peak_mb": 100.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgemim.runtime.measuring.PowerMeter", lambda: PowerMeter(root=world.tmp))
+        strict = check(world.bundle(evaluation=None), gates=gates)
+        report = check(world.tmp / "bundle", gates=gates, allow_unmeasured=list(gates), overwrite=True)
+    assert not strict["passed"]
+    assert "energy_mj could not be measured: no power sensor" in strict["verdict"]
+    assert report["passed"]
+    assert report["gates"]["energy_mj"]["allowed_unmeasured"]
+    assert [c.endswith(", which was allowed") for c in report["caveats"][:2]] == [True, True]
+    assert report["caveats"][1].startswith("energy_mj could not be measured: no power sensor")
+
+
+def test_a_gate_on_a_percentile_brings_the_runs_that_it_needs(world: SimpleNamespace, check) -> None:
+    path = world.bundle(evaluation=None)
+    assert check(path, runs=None)["protocol"]["runs"] == 256
+    assert check(path, runs=None, gates={"p99_ms": 1000}, overwrite=True)["protocol"]["runs"] == 662
+
+
+def test_an_embedding_s_cosine_is_no_gate_for_scores(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(), gates={"embedding_cosine.min": 0.5})
+    assert not report["passed"]
+    assert "embedding_cosine.min could not be measured: the model has classes" in report["verdict"]
+
+
+def test_images_that_are_classed_otherwise_are_there_to_look_at(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(evaluation=world.labelled(200)))
+    flips = by_name(report)["int8-nncf"]["accuracy"]["flips"]
+    assert len(report["flips"]) == min(24, sum(flips.values())) > 0
+    for flip in report["flips"]:
+        with Image.open(world.tmp / "report" / flip["file"]) as thumbnail:
+            assert thumbnail.format == "JPEG"
+        assert flip["reference"] == flip["label"] != flip["answers"]["int8-nncf on fake"]
+
+
+def test_a_bench_holds_nothing_to_a_gate_and_chooses_nothing(world: SimpleNamespace, check) -> None:
+    report = check(world.bundle(gates={"p50_ms": 1e-6}), judge=False, slower_s={"fp32": 0.002})
+    assert (report["kind"], report["passed"], report["chosen"], report["gates"]) == ("bench", True, None, {})
+    assert report["verdict"].startswith("the fastest on this CPU is int8-nncf on fake (p50 ")
+    assert not any(row["gates"] for row in report["candidates"])

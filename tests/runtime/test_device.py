@@ -101,6 +101,13 @@ def test_a_jetson_tells_chip_mode_clocks_and_temperatures(tmp_path: Path) -> Non
     assert device.temperatures_c == {"cpu-thermal": 48.593, "tj-thermal": -0.25}
 
 
+def test_two_thermal_zones_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    zone = "sys/class/thermal/thermal_zone{}/{}"
+    files = {zone.format(n, "type"): name for n, name in enumerate(("acpitz", "x86_pkg_temp", "acpitz"))}
+    files |= {zone.format(n, "temp"): f"{40 + n}000" for n in range(3)}
+    assert describe_device(write(tmp_path, files)).temperatures_c == {"acpitz": 40, "x86_pkg_temp": 41, "acpitz 2": 42}
+
+
 @pytest.mark.parametrize(("low", "gpu_low", "locked"), [(1510, 1020, True), (729, 1020, False), (1510, 306, False)])
 @pytest.mark.usefixtures("four_cpus")
 def test_clocks_are_locked_when_neither_cpu_nor_gpu_can_float(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgemim.errors import ConfigError
-from edgemim.runtime.gates import GATES, Missing, check_gates, check_limits, parse_gates
+from edgemim.runtime.gates import GATES, Missing, check_gates, check_limits, check_names, gates_from_table, parse_gates
 
 
 def test_pairs_become_limits_and_the_later_one_wins() -> None:
@@ -58,6 +58,49 @@ def test_a_number_that_was_not_measured_misses_its_gate_and_says_why(name: str) 
     assert result.sentence() == f"{name} could not be measured: the images have no labels"
 
 
-def test_a_missed_gate_says_its_number_and_its_limit() -> None:
-    (result,) = check_gates({"p99_ms": 8}, {"p99_ms": 9.123456})
-    assert result.sentence() == "p99_ms is 9.123, limit 8"
+def test_a_number_that_need_not_be_measured_keeps_its_gate_and_still_says_so() -> None:
+    unread = {"energy_mj": Missing(reason="there is no sensor"), "p99_ms": 9.0}
+    energy, p99 = check_gates({"energy_mj": 5, "p99_ms": 8}, unread, allowed=["energy_mj", "p99_ms"])
+    assert energy.passed
+    assert energy.sentence() == "energy_mj could not be measured: there is no sensor, which was allowed"
+    assert not p99.passed  # it was measured
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "value", "sentence"),
+    [
+        ("p99_ms", 8, 9.123456, "p99_ms is 9.123, 1.1 above its limit 8"),
+        ("agreement.min", 0.99, 0.9, "agreement.min is 0.9, 0.09 below its limit 0.99"),
+        ("p99_ms", 8, 7.5, "p99_ms is 7.5, limit 8"),
+    ],
+)
+def test_a_missed_gate_says_by_how_much(name: str, limit: float, value: float, sentence: str) -> None:
+    (result,) = check_gates({name: limit}, {name: value})
+    assert result.sentence() == sentence
+    assert result.missed_by == (None if result.passed else pytest.approx(abs(value - limit)))
+
+
+def test_a_table_may_nest_gates_as_toml_does() -> None:
+    table = {"p99_ms": 8, "top1": {"min": 0.9, "max_drop": 0.005}, "allow_unmeasured": ["energy_mj"]}
+    limits, allowed = gates_from_table(table)
+    assert limits == {"p99_ms": 8.0, "top1.min": 0.9, "top1.max_drop": 0.005}
+    assert allowed == ("energy_mj",)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"top1": {"mim": 0.9}}, "unknown gate 'top1.mim'; did you mean 'top1.min'"),
+        ({"p99_ms": "fast"}, "gate p99_ms .* got 'fast'"),
+        ({"allow_unmeasured": ["energy"]}, "unknown gate 'energy'; did you mean 'energy_mj'"),
+        ({"allow_unmeasured": "energy_mj"}, "allow_unmeasured is a list of gates; got 'energy_mj'"),
+    ],
+)
+def test_a_table_with_something_else_is_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gates_from_table(table)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown gate 'energy'"):
+        check_names(["p99_ms", "energy"])

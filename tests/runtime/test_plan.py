@@ -192,6 +192,21 @@ def test_a_jetson_without_tensorrt_names_what_installs_it(
         make_plan(bundle, None, None, replace(PLAIN, machine="aarch64"))
 
 
+@pytest.mark.parametrize("backends", [None, ["tensorrt"]])
+def test_a_jetpack_that_is_too_old_is_named_before_a_missing_package_is_blamed(
+    world: SimpleNamespace, no_tensorrt: None, backends: list[str] | None
+) -> None:
+    bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
+    with pytest.raises(ConfigError, match=r"JetPack 5\.1 \(L4T 35\.6\.0\) is not supported: TensorRT 8\.5 .*flash JetPack 6"):
+        make_plan(bundle, backends, None, replace(PLAIN, machine="aarch64", l4t="35.6.0"))
+
+
+def test_there_the_files_can_still_be_tried_on_a_backend_that_was_named(world: SimpleNamespace, installed) -> None:
+    installed("onnxruntime")
+    bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
+    assert make_plan(bundle, ["onnxruntime"], ["fp32"], replace(PLAIN, machine="aarch64", l4t="35.6.0")).pairs
+
+
 def test_a_jetson_whose_gpu_cannot_be_used_is_an_error_of_the_device(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgemim.runtime.verdict import choose, verdict
+from edgemim.runtime.verdict import choose, ranking, verdict
 
 
 def row(name: str, p50: float | None, rounds: tuple[float, ...] | None = None, **changes: Any) -> dict[str, Any]:
@@ -126,3 +126,23 @@ def test_int8_that_is_faster_than_bf16_but_outside_the_budget_says_why_it_does_n
 def test_a_run_that_was_only_the_reference_is_not_talked_about() -> None:
     spare = row("fp32", None, reference_only=True)
     assert say(row("int8-nncf", 2.0), spare) == "ship int8-nncf on openvino (p50 2 ms)"
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([row("fp32", 3.0)], "the fastest on this CPU is fp32 on openvino (p50 3 ms)"),
+        (
+            [row("fp32", 3.0), row("int8-a", 1.5), row("int8-b", None, disqualified="broken")],
+            "the fastest on this CPU is int8-a on openvino (p50 1.5 ms), 2.0x faster than fp32 on openvino; "
+            "disqualified: int8-b on openvino: broken",
+        ),
+        (
+            [row("fp32", 3.0), row("int8-a", 2.97, (2.9, 3.1, 2.97))],
+            "the fastest on this CPU is int8-a on openvino (p50 2.97 ms), about as fast as fp32 on openvino",
+        ),
+        ([row("fp32", None, disqualified="broken")], "nothing could be measured: fp32 on openvino: broken"),
+    ],
+)
+def test_without_gates_the_sentence_ranks(rows: list[dict[str, Any]], sentence: str) -> None:
+    assert ranking(rows, "CPU") == sentence

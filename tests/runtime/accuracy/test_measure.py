@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from edgemim.runtime.accuracy.cosine import cosines
+from edgemim.runtime.accuracy.cosine import cosines, mean_of_worst
 from edgemim.runtime.accuracy.golden import compare_golden, compare_same_file
-from edgemim.runtime.accuracy.measure import measure_accuracy
+from edgemim.runtime.accuracy.measure import Flips, measure_accuracy
 
 
 def rows(*values: list[float]) -> np.ndarray:
@@ -28,24 +30,90 @@ def test_worked_example_with_labels_and_reference() -> None:
     assert found.top1_drop_se == pytest.approx(np.sqrt(0.5) / 2)
     # Cosines 1, 1, 0 and (5 + 5) / 26.
     assert found.cosine == pytest.approx((1 + 1 + 0 + 10 / 26) / 4)
-    assert found.cosine_worst == 0.0
+    assert found.cosine_worst == found.cosine_worst_1pct == 0.0
+    # The reference alone is right on image 2, the candidate alone on image 3.
+    assert found.flips == Flips(to_wrong=1, to_right=1, other=0)
+    assert found.mcnemar_p == 1.0
+    assert found.per_class == [
+        {"class": 0, "n": 3, "top1": pytest.approx(2 / 3), "reference_top1": pytest.approx(2 / 3)},
+        {"class": 1, "n": 1, "top1": 1.0, "reference_top1": 1.0},
+    ]
+
+
+def test_the_drop_has_an_interval_and_says_whether_the_images_are_enough() -> None:
+    labels = np.zeros(400, dtype=np.int64)
+    reference = np.tile(np.float32([1, 0, 0]), (400, 1))
+    ours = reference.copy()
+    ours[:20] = [0, 1, 0]
+    found = measure_accuracy(ours, labels=labels, reference=reference, classifies=True)
+    assert found.flips == Flips(to_wrong=20, to_right=0, other=0)
+    assert found.top1_drop == pytest.approx(0.05)
+    assert found.top1_drop_low is not None
+    assert found.top1_drop_high is not None
+    assert 0.02 < found.top1_drop_low < 0.05 < found.top1_drop_high < 0.08
+    assert found.resolution == pytest.approx((found.top1_drop_high - found.top1_drop_low) / 2)
+    assert found.enough is False
+    assert found.mcnemar_p == pytest.approx(2 * 0.5**20)
+
+
+def test_another_wrong_answer_is_a_flip_that_is_no_drop() -> None:
+    ours, reference = rows([0, 0, 1], [1, 0, 0]), rows([0, 1, 0], [1, 0, 0])
+    found = measure_accuracy(ours, labels=np.array([0, 0]), reference=reference, classifies=True)
+    assert found.flips == Flips(to_wrong=0, to_right=0, other=1)
+    assert found.top1_drop == 0
+
+
+def test_of_the_reference_itself_nothing_is_estimated() -> None:
+    ours = rows([2, 1], [0, 3])
+    found = measure_accuracy(ours, labels=np.array([0, 0]), reference=ours, classifies=True)
+    assert (found.top1_drop, found.flips) == (0.0, Flips(to_wrong=0, to_right=0, other=0))
+    assert found.top1_drop_low is found.top1_drop_high is found.resolution is found.enough is found.mcnemar_p is None
+
+
+def test_top5_is_given_where_there_are_more_than_five_classes() -> None:
+    # The right class comes sixth with ours, first with the reference; then first with both.
+    ours = rows([1, 2, 3, 4, 5, 6], [9, 0, 0, 0, 0, 0])
+    reference = rows([9, 2, 3, 4, 5, 6], [9, 0, 0, 0, 0, 0])
+    labels = np.array([0, 0])
+    found = measure_accuracy(ours, labels=labels, reference=reference, classifies=True)
+    assert (found.top5, found.top5_drop) == (0.5, 0.5)
+    assert measure_accuracy(ours, labels=labels, reference=None, classifies=True).top5_drop is None
+    few = measure_accuracy(ours[:, :5], labels=labels, reference=reference[:, :5], classifies=True)
+    assert (few.top5, few.top5_drop) == (None, None)
+
+
+def test_the_worst_percent_is_rounded_up_to_whole_images() -> None:
+    similar = np.linspace(0, 1, 101)
+    assert mean_of_worst(similar) == pytest.approx(0.005)  # of 0 and 0.01
+    assert mean_of_worst(similar[:3]) == 0.0
+
+
+def test_the_report_gets_plain_values() -> None:
+    ours = rows([2, 1], [0, 3])
+    found = measure_accuracy(ours + 1, labels=np.array([0, 0]), reference=ours, classifies=True).to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert found["flips"] == {"to_wrong": 0, "to_right": 0, "other": 0}
+    assert found["cka"] == pytest.approx(1)
 
 
 def test_without_labels_there_is_agreement_but_no_top1() -> None:
     ours = rows([2, 1], [0, 3])
     found = measure_accuracy(ours, labels=None, reference=ours, classifies=True)
     assert (found.top1, found.top1_drop, found.agreement, found.cosine) == (None, None, 1.0, 1.0)
+    assert found.flips is found.mcnemar_p is found.enough is found.per_class is found.top5 is None
 
 
 def test_an_embedding_has_a_cosine_only() -> None:
     ours = rows([2, 1], [0, 3])
     found = measure_accuracy(ours, labels=np.array([0, 1]), reference=ours, classifies=False)
-    assert (found.top1, found.agreement, found.cosine) == (None, None, 1.0)
+    assert (found.top1, found.agreement, found.cosine, found.cka) == (None, None, 1.0, 1.0)
 
 
 def test_without_a_reference_nothing_is_compared() -> None:
     found = measure_accuracy(rows([2, 1]), labels=np.array([0]), reference=None, classifies=True)
     assert (found.top1, found.top1_drop, found.agreement, found.cosine) == (1.0, None, None, None)
+    assert found.flips is found.cka is found.top1_drop_low is None
+    assert found.per_class == [{"class": 0, "n": 1, "top1": 1.0, "reference_top1": None}]
 
 
 def test_cosine_of_zero_rows() -> None:

@@ -150,6 +150,38 @@ def test_a_cap_on_the_instruction_sets_is_another_engine(
     assert capped.folder != plain.folder
 
 
+def test_inputs_that_must_be_converted_first_compute_the_same(
+    real_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = real_bundle()
+    inputs, _ = next(bundle.golden_batches())
+    image = inputs["images"]
+    session = BACKEND.open(BACKEND.compile(bundle, bundle.candidates[0], tmp_path, 1))
+    expected = session.run({"images": image})["logits"]
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    strided = np.repeat(image, 2, axis=3)[..., ::2]
+    for other in (image.astype(np.float64), frozen, strided, np.asfortranarray(image)):
+        assert np.array_equal(session.run({"images": other})["logits"], expected)
+        # And the next run reads its own input again, not what was converted.
+        assert np.array_equal(session.run({"images": -image})["logits"], session.run({"images": -other})["logits"])
+    session.close()
+
+
+def test_a_buffer_that_is_filled_again_is_read_again(real_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = real_bundle()
+    session = BACKEND.open(BACKEND.compile(bundle, bundle.candidates[0], tmp_path, 1))
+    expected = [session.run({"images": image[None].copy()})["logits"] for image in bundle.golden.inputs]
+    buffer = {"images": np.empty_like(bundle.golden.inputs[:1])}
+    found = []
+    for image in bundle.golden.inputs:
+        buffer["images"][...] = image
+        found.append(session.run(buffer)["logits"])
+    assert np.array_equal(found, expected)
+    assert len({output.tobytes() for output in found}) == len(found)
+    session.close()
+
+
 def test_other_threads_are_another_engine(real_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = real_bundle(evaluation=None)
     folders = {BACKEND.compile(bundle, bundle.candidates[0], tmp_path, n).folder for n in (1, 2)}

@@ -32,6 +32,8 @@ from tests.runtime.nvidia.models import linear_model
 pytest.importorskip("onnx", reason="needs onnx to make a model")
 
 BACKEND = TensorRtBackend()
+# Nothing is probed: the fakes are not there in another process.
+BRIEF: dict[str, Any] = {"seconds": 0, "runs": 4, "probe": False}
 TYPED = [version for version in SUPPORTED if version != "8.6.1"]
 # What an Orin bundle holds: flavour, precision, opset, Q/DQ.
 FLAVOURS = (
@@ -103,9 +105,8 @@ def test_8_5_runs_nothing_and_says_why(machine: Callable, orin: Callable, tmp_pa
 def test_a_whole_check_on_every_version(machine: Callable, orin: Callable, tmp_path: Path, version: str) -> None:
     there = machine(version)
     path = orin(gates={"cosine.min": 0.9})
-    report = check_bundle(
-        path, tmp_path / "report", cache=tmp_path / "cache", backends=["tensorrt"], seconds=0, runs=70
-    )
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF, "runs": 70}
+    report = check_bundle(path, tmp_path / "report", **options)
     rows = {row["name"]: row for row in report["candidates"] if not row["reference_only"]}
     suffix = "-opset17" if version == "8.6.1" else ""
     assert set(rows) == {"fp32", f"fp16{suffix}", f"int8-linear{suffix}"}
@@ -132,7 +133,7 @@ def test_a_whole_check_on_every_version(machine: Callable, orin: Callable, tmp_p
 def test_the_chosen_engine_is_in_the_report(machine: Callable, orin: Callable, tmp_path: Path) -> None:
     machine("10.3.0")
     path = orin(evaluation=None)
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
     report = check_bundle(path, tmp_path / "report", candidates=["fp16"], **options)
     artifact = load_artifact(tmp_path / "report", "report")
     assert report["chosen"] == "fp16"
@@ -148,7 +149,7 @@ def test_an_engine_that_computes_something_else_is_disqualified(
     machine: Callable, orin: Callable, tmp_path: Path
 ) -> None:
     machine("10.3.0").trt.behaviour.wrong = True
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
     report = check_bundle(orin(evaluation=None), tmp_path / "report", **options)
     assert not report["passed"]
     assert not (tmp_path / "report/engine").exists()
@@ -166,7 +167,7 @@ def test_int8_that_keeps_to_fp32_but_not_to_onnxruntime_is_disqualified(
     machine("10.3.0")
     opened = BACKEND.open
     monkeypatch.setattr(TensorRtBackend, "open", lambda self, engine: Noisy(opened(engine)))
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
     report = check_bundle(orin(evaluation=None), tmp_path / "report", candidates=["int8-linear"], **options)
     row = next(row for row in report["candidates"] if row["name"] == "int8-linear")
     assert 0.9 < row["golden"]["cosine"] < 0.98
@@ -194,7 +195,7 @@ def test_without_onnxruntime_the_report_says_what_was_not_compared(
 ) -> None:
     machine("10.3.0")
     monkeypatch.setattr(OnnxRuntimeBackend, "installed", lambda self: False)
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", **BRIEF}
     report = check_bundle(orin(evaluation=None), tmp_path / "report", **options)
     assert report["reference"] == "fp32 on tensorrt"
     assert any("fp16 on tensorrt was compared with the golden outputs alone" in c for c in report["caveats"])
@@ -206,7 +207,7 @@ def test_another_gpu_than_the_target_s_and_a_missing_graph_are_caveats(
     machine: Callable, orin: Callable, tmp_path: Path, gpu: dict[str, Any], expected: bool
 ) -> None:
     machine("10.3.0", **gpu).trt.behaviour.capture = not expected
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
     report = check_bundle(orin(evaluation=None), tmp_path / "report", candidates=["fp16"], **options)
     text = "\n".join(report["caveats"])
     assert ("GPUs of compute capability 8.7; this one is 11.0" in text) is expected
@@ -226,7 +227,7 @@ def test_a_candidate_that_does_not_build_leaves_the_others_in(
         return original(self, network, config)
 
     there.trt.Builder.build_serialized_network = build
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
     report = check_bundle(orin(evaluation=None), tmp_path / "report", **options)
     rows = {row["name"]: row for row in report["candidates"]}
     assert report["passed"]
@@ -357,7 +358,7 @@ def test_rebuild_builds_again_and_times_anew(machine: Callable, orin: Callable, 
     create = trt.IBuilderConfig.create_timing_cache
     trt.IBuilderConfig.create_timing_cache = lambda self, blob: given.append(blob) or create(self, blob)
     path = orin(evaluation=None)
-    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], "seconds": 0, "runs": 4}
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "backends": ["tensorrt"], **BRIEF}
 
     def rows(**more: Any) -> list[bool]:
         report = check_bundle(path, tmp_path / "report", candidates=["fp32", "fp16"], overwrite=True, **options, **more)

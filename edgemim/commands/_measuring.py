@@ -1,0 +1,59 @@
+"""What `check` and `bench` share: here or on boards, a bar meanwhile, the report afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgemim.commands._boards import board_bars
+from edgemim.commands._output import emit, remark
+from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK
+
+if TYPE_CHECKING:
+    from edgemim.runtime.settings import CheckSettings
+
+
+def names(given: Sequence[str] | None) -> list[str] | None:
+    """Names that were given one by one, or several with commas between them."""
+    return [name for some in given for name in some.split(",")] if given else None
+
+
+def measure_on_boards(
+    bundle: Path, folder: Path, devices: Sequence[str], settings: CheckSettings, *, overwrite: bool
+) -> dict[str, Any]:
+    """Check a bundle on boards elsewhere, all at the same time."""
+    from edgemim.remote.address import parse_addresses
+    from edgemim.remote.check import check_on_boards
+    from edgemim.remote.session import RemoteError
+
+    addresses = parse_addresses(devices)
+    with board_bars([address.text for address in addresses]) as progress:
+        try:
+            return check_on_boards(bundle, folder, addresses, settings, overwrite=overwrite, progress=progress)
+        except RemoteError as error:
+            if error.trace:
+                remark(error.trace)
+            raise
+
+
+def tell(report: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """The report on stdout, its verdict on stderr, and the exit code."""
+    page = write_page(folder)
+    if as_json:
+        emit({**report, "report": str(folder)}, as_json=True)
+    else:
+        typer.echo((folder / "report.md").read_text("utf-8"))
+    remark(report["verdict"])
+    if page is not None:
+        remark(f"to look at: {page}")
+    code = report.get("exit_code", EXIT_OK if report["passed"] else EXIT_GATE_MISSED)
+    if code != EXIT_OK:
+        raise typer.Exit(code)
+
+
+def write_page(folder: Path) -> Path | None:
+    """`report.html` beside a report, where what draws it is installed."""
+    return None

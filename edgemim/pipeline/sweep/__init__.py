@@ -1,0 +1,1 @@
+"""Several models at several sizes and precisions for one target, measured one after another: what fits the budget?"""
