@@ -4,8 +4,8 @@
 
 Compares a ViT-Ti (224 pixels, 12 blocks, random weights, ONNX Runtime, one thread) with itself, and with itself slowed
 by 5 %, so many times each. The slowed one hashes bytes after every run, as many as take 5 % of the model's time, which
-is measured in turns right before each comparison: real work on the same core, which a busy machine slows alike. In every
-second comparison the slowed one comes first, and the other is to be found faster.
+is measured in turns right before each comparison: real work on the same core, which a busy machine slows alike. In
+every second comparison the slowed one comes first, and the other is to be found faster.
 
 Right is: no difference of the same thing twice; `slower` or `faster`, as it is, of the slowed one. `unclear` is wrong
 in both. The result is written after every comparison, and a second call with the same settings goes on from there.

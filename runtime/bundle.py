@@ -20,7 +20,7 @@ from edgemim.errors import ArtifactError, ConfigError, DataError
 from edgemim.preprocess import Pixels, Preprocess, read_image
 from edgemim.runtime.candidates import Candidate, make_candidates, read_candidate, shipped_flavours
 from edgemim.runtime.evaluation import Evaluation, open_evaluation, write_evaluation
-from edgemim.runtime.gates import check_limits
+from edgemim.runtime.gates import check_limits, check_names
 from edgemim.runtime.nvidia.ahead import AheadEngine
 from edgemim.runtime.nvidia.host_check import not_checked
 from edgemim.runtime.targets import TARGETS
@@ -68,6 +68,7 @@ class Bundle:
         input_shape: One of these two.
         class_names: None for a model without a classification head.
         gates: Limits by gate name, in the gate's unit.
+        allow_unmeasured: Gates that are kept where a device cannot measure them.
         evaluation: None if the bundle carries no images.
         gallery: Images among which the neighbours of the evaluation images are looked for; None if it carries none.
     """
@@ -85,6 +86,7 @@ class Bundle:
     candidates: tuple[Candidate, ...]
     golden: Golden
     gates: Mapping[str, float]
+    allow_unmeasured: tuple[str, ...]
     evaluation: Evaluation | None
     gallery: Evaluation | None
 
@@ -124,6 +126,7 @@ def write_bundle(
     target: Target,
     golden: Iterable[bytes] | None = None,
     gates: Mapping[str, float] | None = None,
+    allow_unmeasured: Sequence[str] = (),
     evaluation: Iterable[tuple[bytes, int | None]] | None = None,
     gallery: Iterable[tuple[bytes, int | None]] | None = None,
     choice: Mapping[str, Any] | None = None,
@@ -140,6 +143,7 @@ def write_bundle(
         golden: The encoded images whose pixels are the golden ones of `onnx`, in the same order; None for a bundle
             that stays on the machine that prepared them.
         gates: Limits that `check` holds every candidate to.
+        allow_unmeasured: Gates that it keeps where a device cannot measure them.
         evaluation: Encoded images with a class number each, or without any.
         gallery: Other images, with classes of their own or without any, to look for neighbours in.
         choice: What a search on the exporting machine came to, as plain values for the manifest.
@@ -154,7 +158,7 @@ def write_bundle(
     """
     if onnx.kind != "onnx":
         raise ArtifactError(f"{onnx.path} is a {onnx.kind}; a bundle is made from an onnx artifact")
-    limits = check_limits(gates or {})
+    limits, allowed = check_limits(gates or {}), check_names(allow_unmeasured)
     candidates = make_candidates(onnx, target)
     with create_artifact(out, "bundle", overwrite=overwrite) as draft:
         flavours = shipped_flavours(onnx, target)
@@ -173,6 +177,7 @@ def write_bundle(
             "evaluation": None,
             "gallery": None,
             "gates": limits,
+            "allow_unmeasured": list(allowed),
             "choice": None if choice is None else dict(choice),
         }
         if target.is_nvidia:
@@ -247,6 +252,7 @@ def _bundle(artifact: Artifact) -> Bundle:
         candidates=tuple(read_candidate(artifact, values) for values in content["candidates"]),
         golden=_golden(artifact, preprocess),
         gates=check_limits(content["gates"]),
+        allow_unmeasured=check_names(content.get("allow_unmeasured", ())),
         evaluation=_images(artifact, content["evaluation"], classes=int(content["num_classes"])),
         gallery=_images(artifact, content.get("gallery"), classes=_ANY_CLASSES),
     )

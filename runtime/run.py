@@ -45,7 +45,7 @@ def run(
     names = [None] if len(paths) == 1 else short_names(paths)
     subjects = [open_subject(path, settings, device, name=name) for path, name in zip(paths, names, strict=True)]
     limits = _limits(subjects[0], settings) if settings.judge else {}
-    allowed = check_names(settings.allow_unmeasured)
+    allowed = check_names([*subjects[0].bundle.allow_unmeasured, *settings.allow_unmeasured])
     protocol = protocol_for(settings.mode, runs=settings.runs, seconds=settings.seconds, gates=limits)
     threads = settings.threads or device.default_threads
     found = measure(

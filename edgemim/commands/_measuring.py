@@ -10,7 +10,7 @@ import typer
 
 from edgemim.commands._boards import board_bars
 from edgemim.commands._output import emit, remark
-from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK
+from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK, MissingDependencyError
 
 if TYPE_CHECKING:
     from edgemim.runtime.settings import CheckSettings
@@ -39,21 +39,25 @@ def measure_on_boards(
             raise
 
 
-def tell(report: dict[str, Any], folder: Path, *, as_json: bool) -> None:
-    """The report on stdout, its verdict on stderr, and the exit code."""
-    page = write_page(folder)
+def tell(report: dict[str, Any], folder: Path, *, as_json: bool, page: bool = True) -> None:
+    """The report on stdout, its verdict on stderr, the page beside it, and the exit code."""
     if as_json:
         emit({**report, "report": str(folder)}, as_json=True)
     else:
         typer.echo((folder / "report.md").read_text("utf-8"))
     remark(report["verdict"])
-    if page is not None:
-        remark(f"to look at: {page}")
+    if page:
+        write_page(folder)
     code = report.get("exit_code", EXIT_OK if report["passed"] else EXIT_GATE_MISSED)
     if code != EXIT_OK:
         raise typer.Exit(code)
 
 
-def write_page(folder: Path) -> Path | None:
-    """`report.html` beside a report, where what draws it is installed."""
-    return None
+def write_page(folder: Path) -> None:
+    """`report.html` beside a report, where the extra that draws it is installed; a board need not have it."""
+    from edgemim.report.html import write_html
+
+    try:
+        remark(f"to look at: {write_html(folder)}")
+    except MissingDependencyError:
+        remark(f"for a page to look at, where the extra is installed: edgemim report {folder}")

@@ -96,3 +96,4 @@ Device = Annotated[
         metavar="ssh://[USER@]HOST[:PORT][/DIR]",
     ),
 ]
+Page = Annotated[bool, typer.Option("--page/--no-page", help="Also draw report.html, where the extra is installed.")]

@@ -27,6 +27,7 @@ def bench(
     runs: o.Runs = None,
     rebuild: o.Rebuild = False,
     device: o.Device = None,
+    page: o.Page = True,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
@@ -57,4 +58,4 @@ def bench(
     else:
         with progress_bar(f"bench {folder.name}") as progress:
             report = bench_bundles(bundles, folder, settings, overwrite=overwrite, progress=progress)
-    tell(report, folder, as_json=json)
+    tell(report, folder, as_json=json, page=page)

@@ -28,6 +28,7 @@ def check(
     runs: o.Runs = None,
     rebuild: o.Rebuild = False,
     device: o.Device = None,
+    page: o.Page = True,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
@@ -59,4 +60,4 @@ def check(
     else:
         with progress_bar(f"check {bundle.name}") as progress:
             report = check_bundle(bundle, folder, **vars(settings), overwrite=overwrite, progress=progress)
-    tell(report, folder, as_json=json)
+    tell(report, folder, as_json=json, page=page)

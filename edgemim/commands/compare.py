@@ -32,6 +32,7 @@ def compare(
     latency_only: Annotated[
         bool, typer.Option("--latency-only", help="Leave accuracy out; the bundles may carry different images.")
     ] = False,
+    page: o.Page = True,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
@@ -59,4 +60,4 @@ def compare(
             overwrite=overwrite,
             progress=progress,
         )
-    tell(report, folder, as_json=json)
+    tell(report, folder, as_json=json, page=page)

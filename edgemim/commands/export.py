@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemim.commands import _options as o
+from edgemim.commands._gates import read_gates
 from edgemim.commands._host_check import host_check_lines
 from edgemim.commands._inputs import keep
 from edgemim.commands._ladder import climb_ladder, tell_ladder
@@ -52,6 +53,7 @@ def export(
     ] = None,
     gallery_count: Annotated[int, typer.Option("--gallery-count", min=1)] = 1000,
     gate: o.Gate = None,
+    gates: o.Gates = None,
     max_drop: Annotated[
         float,
         typer.Option("--max-drop", help="auto: largest loss of top-1, a share; without labels the cosine decides."),
@@ -88,10 +90,9 @@ def export(
     --out runs/bundle
     """
     from edgemim.config import build
-    from edgemim.runtime.gates import parse_gates
 
     keep(out, checkpoint, calibration, evaluation, gallery)
-    gates = parse_gates(gate) if gate else {}
+    limits, may_lack = read_gates(gates, gate, None)
     values = {
         "target": target,
         "precision": precision,
@@ -101,7 +102,8 @@ def export(
         "evaluation_count": evaluation_count,
         "gallery": gallery or "",
         "gallery_count": gallery_count,
-        "gates": gates,
+        "gates": limits,
+        "allow_unmeasured": may_lack,
         "max_drop": max_drop,
         "minutes": minutes,
         "threads": threads,

@@ -69,6 +69,7 @@ def sweep(
     runs: o.Runs = None,
     threads: o.Threads = None,
     resume: o.Resume = False,
+    page: o.Page = True,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
@@ -98,4 +99,4 @@ def sweep(
     )
     with progress_bar(f"sweep {out.name}") as progress:
         report = run_sweep(settings, out, resume=resume, overwrite=overwrite, say=remark, progress=progress)
-    tell(report, out, as_json=json)
+    tell(report, out, as_json=json, page=page)

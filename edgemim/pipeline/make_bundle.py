@@ -44,6 +44,7 @@ class BundleSettings:
             in; empty: none.
         gallery_count: Largest number of gallery images.
         gates: Limits that `check` holds every candidate to.
+        allow_unmeasured: Those that it keeps where a device cannot measure them.
         max_drop: `auto`: largest loss of top-1 (a share) where there are labels; without, the mean cosine must be 0.99,
             and the k-NN agreement 0.95 where there is a gallery.
         minutes: `auto`: no round is begun that would end after so many.
@@ -64,6 +65,7 @@ class BundleSettings:
     gallery: str = ""
     gallery_count: int = 1000
     gates: dict[str, float] = field(default_factory=dict)
+    allow_unmeasured: tuple[str, ...] = ()
     max_drop: float = 0.005
     minutes: float = 20.0
     threads: int = 0
@@ -150,6 +152,7 @@ def make_bundle(
             target=target,
             golden=[images.encoded(row) for row in golden_rows(images)],
             gates=limits,
+            allow_unmeasured=settings.allow_unmeasured,
             evaluation=None if evidence is None else evidence.evaluation(),
             gallery=None if evidence is None or evidence.gallery is None else evidence.gallery(),
             choice=choice,

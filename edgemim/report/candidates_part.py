@@ -37,8 +37,9 @@ def _table(shown: Sequence[Look], report: Mapping[str, Any]) -> Html:
         Field(name="peak MB", cell=value("memory", "peak_mb", 0), optional=True),
         Field(name="file MB", cell=lambda look: f"{look.row['size_bytes'] / 1e6:.2f}"),
     ]
-    versus = next((look.row["speed"]["versus"] for look in shown if look.row["speed"]), None)
-    against = "" if versus is None else f" vs fp32: time over that of {versus}."
+    versus = list(dict.fromkeys(look.row["speed"]["versus"] for look in shown if look.row["speed"]))
+    fastest = versus[0] if len(versus) == 1 else "the fastest fp32 of the same bundle"
+    against = f" vs fp32: time over that of {fastest}." if versus else ""
     batch = report["protocol"]["batch"]
     run = "one image" if batch == 1 else f"a run of {batch} images"
     caption = f"Every candidate. Latency of {run}, without preprocessing.{against}"

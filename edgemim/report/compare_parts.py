@@ -45,7 +45,7 @@ def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Html:
         Column(name="a", kind=""),
         Column(name="b", kind=""),
         Column(name="difference", kind=""),
-        *(Column(name=name) for name in ("time of a / b", "low", "high", "runs")),
+        *(Column(name=name) for name in ("time of a / b", "low", "high", "rounds")),
     )
     lines = [
         (

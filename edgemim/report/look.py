@@ -85,20 +85,26 @@ def named(look: Look) -> Html:
 
 
 def _looks(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Look]:
-    precisions = list(dict.fromkeys(row["precision"] for row in rows))
+    groups = list(dict.fromkeys(map(_group, rows)))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
     return [
         Look(
             key=key,
             row=row,
             number=number,
-            colour=SERIES[precisions.index(row["precision"]) % len(SERIES)],
+            colour=SERIES[groups.index(_group(row)) % len(SERIES)],
             marker=_MARKERS[backends.index(row["backend"]) % len(_MARKERS)],
             dash=_DASHES[backends.index(row["backend"]) % len(_DASHES)],
             chosen=False,
         )
         for number, (row, key) in enumerate(zip(rows, keys, strict=True), start=1)
     ]
+
+
+def _group(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What has a colour of its own: a precision, of each bundle where there are several (`BUNDLE:CANDIDATE`)."""
+    name = str(row.get("label") or row["name"])
+    return name.rpartition(":")[0], row["precision"]
 
 
 def _spare(row: Mapping[str, Any]) -> bool:

@@ -11,14 +11,14 @@ from edgemim.report.page import Part
 from edgemim.report.source import Source
 from edgemim.report.sweep_chart import sweep_chart
 from edgemim.runtime.report.cells import number, sentence, with_error
-from edgemim.runtime.report.sweep_page import latency_of, size_in_words
+from edgemim.runtime.report.sweep_page import latency_of, models_in_words, size_in_words
 
 
 def sweep_title(report: Mapping[str, Any]) -> str:
     """What was looked for, and where."""
     device = report["device"]
-    models = len({entry["model"] for entry in report["entries"]})
-    return f"{models} models for {report['target']}, on {device['board'] or device['cpu'] or device['machine']}"
+    models = models_in_words(report["entries"])
+    return f"{models} for {report['target']}, on {device['board'] or device['cpu'] or device['machine']}"
 
 
 def sweep_tiles(report: Mapping[str, Any]) -> list[Html]:

@@ -95,11 +95,11 @@ def ratio_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     blocks = count / together
-    stretch = stretch(blocks, tail)
+    factor = stretch(blocks, tail)
     return RatioInterval(
         ratio=math.exp(estimate),
-        low=math.exp(estimate - stretch * (estimate - float(low))),
-        high=math.exp(estimate + stretch * (float(high) - estimate)),
+        low=math.exp(estimate - factor * (estimate - float(low))),
+        high=math.exp(estimate + factor * (float(high) - estimate)),
         level=level,
         n=len(logs),
         block=len(logs) * together / count,

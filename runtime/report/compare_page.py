@@ -8,7 +8,7 @@ from typing import Any
 from edgemim.runtime.report.cells import Row, facts, number, paragraphs, sentence, table
 
 _ENTRIES = ("label", "candidate", "precision", "backend", "version", "p50 ms", "p90 ms", "p99 ms", "runs", "top-1")
-_PAIRS = ("a", "b", "time of a / time of b", "interval", "runs", "difference")
+_PAIRS = ("a", "b", "time of a / time of b", "interval", "rounds", "difference")
 _WORDS = {
     "slower": "a is slower",
     "faster": "a is faster",
@@ -48,8 +48,8 @@ def pairs_note(pairs: list[Row]) -> str:
     if not pairs:
         return ""
     return (
-        "Runs of all took turns on this machine. The interval is a block bootstrap of the ratio of medians at "
-        f"{pairs[0]['level']:.1%}, paired in time; a difference counts if the interval lies beyond 1 % either way."
+        "All took turns on this machine, in many short rounds. The ratio is the middle mean of the rounds' ratios, the "
+        f"interval a block bootstrap at {pairs[0]['level']:.1%}; a difference counts if it lies beyond 1 % either way."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemim.runtime.report.cells import Row, facts, number, paragraphs, sentence, table, with_error
@@ -17,7 +17,7 @@ def sweep_page(report: Mapping[str, Any]) -> str:
     others = [entry for index, entry in enumerate(entries) if index not in front]
     budget = ", ".join(f"{name} {value}" for name, value in report["budget"].items() if value is not None)
     parts = [
-        f"# {len({entry['model'] for entry in entries})} models for {report['target']}",
+        f"# {models_in_words(entries)} for {report['target']}",
         f"**{sentence(report['verdict'])}**",
         f"Budget: {budget}." if budget else "",
         "## The front",
@@ -37,6 +37,12 @@ def sweep_page(report: Mapping[str, Any]) -> str:
 def latency_of(entry: Row) -> Any:
     """The latency that counts: side by side with the other finalists where there is one; None without any."""
     return entry.get("side_by_side") or entry["latency"]
+
+
+def models_in_words(entries: Sequence[Row]) -> str:
+    """`1 model`, `3 models`."""
+    count = len({entry["model"] for entry in entries})
+    return f"{count} model{'s' * (count > 1)}"
 
 
 def size_in_words(entry: Row) -> str:

@@ -23,7 +23,7 @@ BACKBONE = ("embed_dim=32", "depth=2", "num_heads=2", "patch_size=8", "img_size=
 SMALL = [word for value in BACKBONE for word in ("--set", f"backbone.{value}")]
 SMALL += ["--set", "method.decoder_width=32", "--set", "method.decoder_depth=1"]
 SHORT = ["--steps", "3", "--batch-size", "4"]
-QUICK_CHECK = ["--runs", "10", "--seconds", "0.01"]
+QUICK_CHECK = ["--runs", "10", "--seconds", "0.01", "--no-page"]
 
 
 @dataclass(frozen=True)

@@ -66,3 +66,51 @@ def test_what_is_no_device_is_refused_before_anything_is_done(cli: Any, tmp_path
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert line.startswith("edgemim: a device is ssh://[user@]host[:port][/folder][?python=INTERPRETER]; got ")
+
+
+def test_budgets_may_come_from_a_file_and_the_command_line_wins(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    file = tmp_path / "budget.toml"
+    file.write_text('p50_ms = 1e-6\nsize_mb = 100\nenergy_mj = 5\nallow_unmeasured = ["energy_mj"]\n', "utf-8")
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check, "--gates", file, "--json"]
+    done = cli("check", story.bundle, *one, "--gate", "p50_ms=1000", "--out", tmp_path / "report")
+    assert done.code == 0, done.err
+    gates = done.json["gates"]
+    assert (gates["p50_ms"]["limit"], gates["size_mb"]["limit"]) == (1000, 100)
+    assert gates["energy_mj"]["allowed_unmeasured"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("p99 = 8\n", ("unknown gate 'p99'", "did you mean 'p99_ms'")),
+        ("p99_ms = \n", ("budget.toml is not valid TOML",)),
+    ],
+)
+def test_a_file_of_budgets_that_cannot_be_used_is_one_line(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, text: str, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "budget.toml").write_text(text, "utf-8")
+    done = cli("check", story.bundle, "--gates", tmp_path / "budget.toml", "--out", tmp_path / "report")
+    (line,) = done.err.splitlines()
+    assert done.code == 2
+    assert all(word in line for word in words)
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_unknown_mode_names_the_nearest(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
+    done = cli("check", story.bundle, "--mode", "standart", "--out", tmp_path / "report")
+    assert (done.code, done.out) == (2, "")
+    assert "unknown mode 'standart'; did you mean 'standard'" in done.err
+
+
+def test_a_page_is_drawn_beside_the_report(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
+) -> None:
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check, "--page"]
+    done = cli("check", story.bundle, *one, "--out", tmp_path / "report")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1] == f"to look at: {tmp_path / 'report' / 'report.html'}"
+    assert (tmp_path / "report" / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert cli("inspect", tmp_path / "report").code == 0

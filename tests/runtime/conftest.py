@@ -185,6 +185,7 @@ def world(tmp_path: Path) -> SimpleNamespace:
         name: str = "bundle",
         target: str = "x86",
         gates: Mapping[str, float] | None = None,
+        allow_unmeasured: tuple[str, ...] = (),
         evaluation: Any = "labelled",
         gallery: Any = None,
         golden: list[bytes] | str | None = "golden",
@@ -196,7 +197,14 @@ def world(tmp_path: Path) -> SimpleNamespace:
         chosen = TARGETS.get(target)
         out = tmp_path / name
         return write_bundle(
-            artifact, out, target=chosen, golden=files, gates=gates, evaluation=images, gallery=gallery
+            artifact,
+            out,
+            target=chosen,
+            golden=files,
+            gates=gates,
+            allow_unmeasured=allow_unmeasured,
+            evaluation=images,
+            gallery=gallery,
         ).path
 
     return SimpleNamespace(

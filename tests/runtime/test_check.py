@@ -453,6 +453,12 @@ def test_a_gate_that_may_stay_unmeasured_is_kept_and_named(world: SimpleNamespac
     assert report["caveats"][1].startswith("energy_mj could not be measured: no power sensor")
 
 
+def test_a_bundle_may_bring_what_need_not_be_measured(world: SimpleNamespace, check) -> None:
+    path = world.bundle(evaluation=None, gates={"peak_mb": 100.0}, allow_unmeasured=("peak_mb",))
+    report = check(path)
+    assert (report["passed"], report["gates"]["peak_mb"]["allowed_unmeasured"]) == (True, True)
+
+
 def test_a_gate_on_a_percentile_brings_the_runs_that_it_needs(world: SimpleNamespace, check) -> None:
     path = world.bundle(evaluation=None)
     assert check(path, runs=None)["protocol"]["runs"] == 256

@@ -32,7 +32,7 @@ LAST, SETTINGS = "last", "settings.json"
 WORK, ENGINES = "work", "engines"
 _RESULT, _ATTEMPTS = "result.json", "attempts"
 # Of a combination that ends the process each time it is tried: the memory is too small, or a library crashes.
-_MOST_ATTEMPTS = 2
+_MOST_ATTEMPTS = 3
 
 
 def identity(settings: SweepSettings, combinations: Sequence[Combination]) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def test_the_first_combination_is_begun_whatever_the_minutes(machine: Any, sweep
     assert not any((tmp_path / "sweep" / "work" / key / "bundle").exists() for key in KEYS)
 
 
-def test_a_combination_that_kills_the_process_twice_is_not_tried_again(
+def test_a_combination_that_kills_the_process_each_time_is_not_tried_for_ever(
     machine: Any, sweep: Any, tmp_path: Path
 ) -> None:
     fake = machine(TIMES, fail={KEYS[2]: KeyboardInterrupt()})
@@ -258,7 +258,7 @@ def test_a_combination_that_kills_the_process_twice_is_not_tried_again(
         sweep(fake)
     attempts = tmp_path / "sweep" / "work" / KEYS[2] / "attempts"
     assert attempts.read_text() == "0"  # Ctrl-C is no kill
-    attempts.write_text("2")  # as two kills leave it
+    attempts.write_text("3")  # as three kills leave it
     report = sweep(machine(TIMES), resume=True)
     assert "was killed each time it was tried" in report["entries"][2]["error"]
     assert f"remove the folder work/{KEYS[2]}" in report["entries"][2]["error"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgemim.artifact import create_artifact
+from tests.runtime.compare.conftest import chosen, compared, hasty  # noqa: F401  (fixtures)
 
 SCHEMA_1 = Path(__file__).parent / "schema1"
 

@@ -24,7 +24,15 @@ LIKE = {
     "bundles[]": "bundle",
     "environment.after": "environment.before",
     "environment.gpu_mhz": "environment.cpu_mhz",
+    "entries[].side_by_side": "entries[].latency",
 }
+# Objects of a check that other kinds have too: their keys are documented there.
+AS_IN_A_CHECK = (
+    "entries[].accuracy",
+    "entries[].golden",
+    "entries[].bundle",
+    "entries[].evaluation",
+)
 
 Line = tuple[str, list[str]]
 
@@ -46,7 +54,7 @@ def lines() -> Iterator[tuple[str, Line]]:
 
 def documented(kind: str) -> set[str]:
     """The keys that the document has for a kind."""
-    general = {"## All kinds"} | ({"## `device`", "## `environment`", "## `protocol`"} if kind != "boards" else set())
+    general = {"## All kinds"} | ({"## `device`", "## `environment`"} if kind != "boards" else set())
     return {plain(key) for part, (key, _) in lines() if part in general or f"`{kind}`" in part}
 
 
@@ -82,6 +90,9 @@ def found_in(report: dict[str, Any]) -> dict[str, bool]:
 def assert_documented(kind: str, report: dict[str, Any]) -> None:
     """The document and a report have the same keys, but for those below what is null in it."""
     known, there = documented(kind), found_in(report)
+    if kind in ("compare", "sweep"):
+        also = (*AS_IN_A_CHECK, *(["entries[].latency"] if kind == "compare" else []))
+        there = {key: filled for key, filled in there.items() if not key.startswith(tuple(f"{name}." for name in also))}
     assert sorted(set(there) - known) == [], "add it to docs/report-schema.md"
     empty = tuple(f"{key}{end}" for key, filled in there.items() if not filled for end in (".", "["))
     assert sorted(key for key in known - set(there) if not key.startswith(empty)) == [], "no report has this key"
@@ -111,6 +122,13 @@ def test_every_key_of_a_bench_of_several_bundles_is_documented(
     inside = ("name", "reference", "class_names", "preprocessing")
     beside = tuple(f"bundle.{key}" for key in inside)
     assert {key for key in found_in(report) if not key.startswith(beside)} <= documented("bench")
+
+
+def test_every_key_of_a_comparison_is_documented_and_there(
+    world: SimpleNamespace, no_vendor: None, chosen: Any, compared: Any, hasty: None
+) -> None:
+    path = world.bundle()
+    assert_documented("compare", compared(chosen(path), chosen(path, "int8-nncf")))
 
 
 def test_old_reports_have_no_other_keys(old_report: Any) -> None:
