@@ -23,8 +23,7 @@ from edgemim.cli import build_app
 from edgemim.errors import DeviceError, MissingDependencyError, OutputError, Preempted
 
 COMMANDS = ["pretrain", "distill", "finetune", "export", "sensitivity", "check", "inspect", "convert", "list"]
-COMMANDS += ["doctor", "quickstart", "sweep"]
-COMMANDS += ["compare", "predict"]
+COMMANDS += ["doctor", "quickstart", "sweep", "compare", "predict", "report", "bench"]
 TRAINING = ("--data", "--recipe", "--epochs", "--steps", "--batch-size", "--seed", "--resume", "--overwrite")
 TRAINING += ("--deterministic", "--set", "--out", "--json")
 # Long options of each command; architecture: the same everywhere.
@@ -34,10 +33,12 @@ OPTIONS = {
     "finetune": {*TRAINING},
     "export": {"--target", "--out", "--seed", "--gate", "--overwrite", "--json"},
     "sensitivity": {"--target", "--out", "--seed", "--overwrite", "--json"},
-    "check": {"--out", "--gate", "--backend", "--overwrite", "--json"},
+    "check": {"--out", "--gate", "--gates", "--backend", "--mode", "--device", "--overwrite", "--json"},
+    "bench": {"--out", "--backend", "--mode", "--device", "--overwrite", "--json"},
     "compare": {"--out", "--threads", "--mode", "--overwrite", "--json"},
     "predict": {"--candidate", "--backend", "--threads", "--json"},
     "inspect": {"--json"},
+    "report": {"--parity", "--sensitivity", "--json"},
     "convert": {"--from", "--backbone", "--out", "--overwrite", "--set", "--json"},
     "sweep": {"--target", "--out", "--data", "--backbone", "--minutes", "--resume", "--overwrite", "--json"},
     "list": {"--json"},

@@ -36,7 +36,7 @@ def accuracy_part(shown: Sequence[Look], source: Source) -> Part | None:
         content.append(_lost(judged, columns))
         content.append(tag("p", accuracy_notes(rows), class_="note"))
     content += [tag("p", sentence(text), class_="note strong") for text in too_few_images(rows)]
-    content += _classes(judged)
+    content += _classes(judged, report.get("class_names"))
     content += _flips(judged, source)
     return Part(name="accuracy", title="Accuracy", content=join(content))
 
@@ -50,7 +50,7 @@ def _cell(cell: Cell) -> Callable[[Look], object]:
     return lambda look: cell(look.row["accuracy"])
 
 
-def _classes(judged: Sequence[Look]) -> list[Html]:
+def _classes(judged: Sequence[Look], names: Sequence[str] | None) -> list[Html]:
     """The classes that changed most, of the candidate that changed most."""
     changed = [(look, _changes(look)) for look in judged]
     look, classes = max(changed, key=lambda pair: (pair[0].chosen, sum(abs(c["change"]) for c in pair[1])))
@@ -61,7 +61,16 @@ def _classes(judged: Sequence[Look]) -> list[Html]:
         return []
     columns = (Column(name="class", kind=""), *(Column(name=name) for name in ("images", "fp32", "here", "change")))
     lines = [
-        ("", [c["class"], c["n"], f"{c['reference_top1']:.3f}", f"{c['top1']:.3f}", f"{c['change']:+.3f}"])
+        (
+            "",
+            [
+                called(c["class"], names),
+                c["n"],
+                f"{c['reference_top1']:.3f}",
+                f"{c['top1']:.3f}",
+                f"{c['change']:+.3f}",
+            ],
+        )
         for c in classes
     ]
     caption = f"{look.name}: top-1 of the {len(classes)} classes that changed most."

@@ -11,6 +11,7 @@ from edgemim.runtime.report.cells import Row
 from edgemim.runtime.report.compare_page import difference
 
 _BAND = 0.01
+_ROOM = {"wide": 60, "narrow": 40}
 _COLOURS = {"slower": SERIES[1], "faster": SERIES[2]}
 _MARKERS = {"slower": ">", "faster": "<", "none": "o", "unclear": "D"}
 
@@ -35,12 +36,13 @@ def forest(pairs: Sequence[Row]) -> Html:
                 zorder=3,
             )
             axes.annotate(
-                f"{pair['a']}  /  {pair['b']}",
+                _names(pair, narrow=narrow),
                 (0, place),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 9),
                 textcoords="offset points",
                 color=INK,
+                bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 1},
             )
         axes.set_yticks([])
         axes.set_ylim(-0.6, len(pairs) - 0.25)
@@ -54,4 +56,15 @@ def forest(pairs: Sequence[Row]) -> Html:
         for pair in pairs
     )
     caption = "The line is the interval; the grey band is a difference of less than 1 %, which does not count."
-    return chart("ratios", draw, (80 + 56 * len(pairs), 80 + 56 * len(pairs)), says=says, caption=caption)
+    return chart("ratios", draw, (80 + 56 * len(pairs), 80 + 72 * len(pairs)), says=says, caption=caption)
+
+
+def _names(pair: Row, *, narrow: bool) -> str:
+    """Both names, as far as there is room for them."""
+    most = _ROOM["narrow" if narrow else "wide"]
+    a, b = (_cut(pair[side], most) for side in ("a", "b"))
+    return f"{a}\n/ {b}" if narrow else f"{a} / {b}"
+
+
+def _cut(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

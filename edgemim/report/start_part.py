@@ -20,7 +20,9 @@ def start_part(shown: Sequence[Look]) -> Part:
         content.append(_cold(shown))
     if any_has(rows, "power", "mean_w"):
         content.append(_energy(shown))
-    content += [tag("p", sentence(reason), class_="note") for reason in why_not(rows)]
+    content += [
+        tag("p", sentence(reason), class_="note") for reason in why_not(rows, ("cold_start", "memory", "power"))
+    ]
     return Part(name="start", title="Start, memory and energy", content=join(content))
 
 

@@ -136,7 +136,7 @@ figure { margin-top: 24px; min-width: 0; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 figure svg text { font-family: inherit; }
-.wide { max-width: 976px; } .narrow { display: none; max-width: 480px; margin: 0 auto; }
+.wide { max-width: 976px; } .narrow { display: none; max-width: 480px; margin-left: auto; margin-right: auto; }
 figcaption { font-size: 14px; margin-top: 12px; }
 .marks {
   margin-top: 16px; padding: 14px 20px 14px 36px; border-left: 4px solid var(--note); background: var(--note-soft);

@@ -64,12 +64,11 @@ def too_few_images(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def why_not(rows: Iterable[Row]) -> list[str]:
-    """Why numbers of cold start, memory and power are missing, each reason once, without a full stop."""
+def why_not(rows: Iterable[Row], parts: Sequence[str]) -> list[str]:
+    """Why numbers of these parts (`power`, `memory`, ...) are missing, each reason once, without a full stop."""
     rows = list(rows)
-    parts = ("cold_start", "memory", "power")
     reasons = [(row.get(part) or {}).get("reason") for row in rows for part in parts]
-    device = dict.fromkeys((row.get("memory") or {}).get("device_reason") for row in rows)
+    device = dict.fromkeys((row.get(part) or {}).get("device_reason") for row in rows for part in parts)
     told = "; ".join(reason for reason in device if reason)
     return [
         *dict.fromkeys(reason for reason in reasons if reason),

@@ -36,7 +36,7 @@ def starting_parts(rows: Sequence[Row]) -> list[str]:
 
 
 def _cold(rows: Sequence[Row]) -> list[str]:
-    notes = " ".join(map(sentence, why_not(rows)))
+    notes = " ".join(map(sentence, why_not(rows, ("cold_start", "memory"))))
     if not any_has(rows, "cold_start", "load_s") and not any_has(rows, "memory", "peak_mb"):
         return ["## Cold start and memory", notes] if notes else []
     lines = []

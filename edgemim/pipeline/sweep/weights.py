@@ -19,7 +19,8 @@ from edgemim.pipeline.sweep.combinations import Combination
 from edgemim.preprocess import Preprocess
 
 _NOISE = 0.1
-_IMAGES = 4
+# Side of the cells of noise that an image is made of, in cells.
+_CELLS = (2, 3, 5, 8, 16, 64)
 
 
 def weights_of(combination: Combination, folder: Path) -> Path:
@@ -50,7 +51,7 @@ def _write_random(combination: Combination, folder: Path) -> None:
         for parameter in model.parameters():
             if parameter.ndim <= 1 or not parameter.any():
                 parameter.add_(_NOISE * torch.randn_like(parameter))
-        _show(model, torch.randn(_IMAGES, 3, *combination.size))
+        _show(model, _images(combination.size))
     info = CheckpointInfo(
         architecture=combination.architecture,
         model_args=arguments,
@@ -71,6 +72,18 @@ def _build(combination: Combination) -> tuple[nn.Module, dict[str, Any]]:
         if _is_fixed(model):
             raise
         return model, {}
+
+
+def _images(size: tuple[int, int]) -> torch.Tensor:
+    """Noise from coarse to fine, each with a colour of its own, float32 [6, 3, H, W].
+
+    White noise looks the same to most models, and a batch norm would divide by what little differs.
+    """
+    images = []
+    for cells in _CELLS:
+        noise, colour = torch.randn(1, 3, cells, cells), 0.5 * torch.randn(1, 3, 1, 1)
+        images.append(colour + nn.functional.interpolate(noise, size=size, mode="bilinear"))
+    return torch.cat(images)
 
 
 def _show(model: nn.Module, images: torch.Tensor) -> None:

@@ -62,9 +62,10 @@ def test_all_get_the_same_rounds_and_at_least_the_runs() -> None:
 
 def test_seconds_count_with_the_untimed_runs_of_a_turn() -> None:
     found = FakeMachine().run(turns(runs=1, seconds=0.4), a=10 * MS, b=20 * MS)
-    # A turn of `a`, the faster, takes 20 ms of which 10 are timed; in 4 openings an even number of rounds each.
-    assert len(found["a"].nanoseconds) == 24
-    assert found["a"].turns_ns == 24 * 20 * MS
+    # A turn of `a`, the faster, takes 20 ms of which 10 are timed.
+    assert len(found["a"].nanoseconds) == 20
+    assert found["a"].turns_ns == 20 * 20 * MS
+    assert found["a"].opening_of_round().tolist() == np.repeat(range(4), [6, 4, 6, 4]).tolist()  # even numbers
 
 
 def test_a_turn_of_short_runs_has_several_and_each_begins_untimed() -> None:
@@ -110,13 +111,13 @@ def test_drift_cancels_within_a_round() -> None:
 
 def test_a_clock_that_goes_backwards_is_told() -> None:
     machine = FakeMachine()
-    entries = {
-        "a": machine.opens("a", lambda now: -5 * MS if now > 50 * MS else MS),
-        "b": machine.opens("b", lambda _: MS),
-    }
+    # Two runs of warm-up, then one that is not timed and one that is, in turn: the last is timed.
+    takes = iter([MS] * 5 + [-5 * MS])
+    entries = {"a": machine.opens("a", lambda _: next(takes)), "b": machine.opens("b", lambda _: MS)}
     rng = np.random.default_rng(0)
     with pytest.raises(DeviceError, match=r"the clock went backwards by 5 ms while a was timed"):
-        interleave(entries, turns(runs=1000), PROTOCOL, rng=rng, clock=machine.clock)  # type: ignore[arg-type]
+        interleave(entries, turns(), PROTOCOL, rng=rng, clock=machine.clock)  # type: ignore[arg-type]
+    assert next(takes, None) is None
 
 
 def test_modes_give_their_runs_and_seconds_and_openings_enough() -> None:
