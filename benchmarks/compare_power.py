@@ -10,7 +10,7 @@ every second comparison the slowed one comes first, and the other is to be found
 Right is: no difference of the same thing twice; `slower` or `faster`, as it is, of the slowed one. `unclear` is wrong
 in both. The result is written after every comparison, and a second call with the same settings goes on from there.
 
-Takes about 6 minutes per comparison in `standard` mode, 1 in `quick`. What would make the answer wrong: nothing else
+Takes about 5 minutes per comparison in `standard` mode, 1 in `quick`. What would make the answer wrong: nothing else
 may start or end on the machine that takes part in one side only, which short turns make unlikely; a machine whose
 noise is larger than it can average out in the time of the mode is told as `unclear`.
 """

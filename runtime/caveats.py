@@ -8,7 +8,7 @@ from typing import Any
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.device import Device
 from edgemim.runtime.environment.summary import Environment
-from edgemim.runtime.latency.summary import STABLE_SPREAD
+from edgemim.runtime.latency.summary import STABLE_SPREAD, Latency
 from edgemim.runtime.latency.warmup import AGREEMENT
 from edgemim.runtime.plan import Plan
 from edgemim.runtime.trial import Trial
@@ -90,6 +90,27 @@ def _about_sessions(bundle: Bundle, trials: Sequence[Trial]) -> list[str]:
     return found
 
 
+def _about_latency(measured: Sequence[tuple[str, Latency]]) -> list[str]:
+    """One sentence for everything that did not warm up, one for everything that was not stable."""
+    cold = [f"{label} ({found.warmup_s:.1f} s)" for label, found in measured if found.settled is False]
+    shaky = [f"{label} ({found.spread:.0%})" for label, found in measured if found.stable is False]
+    remarks = []
+    if cold:
+        remarks.append(
+            f"warming up did not settle within its time: medians of the last runs still differed by more than "
+            f"{AGREEMENT:.0%}, of {_all(cold)}"
+        )
+    if shaky:
+        remarks.append(
+            f"the latency is not stable, medians of rounds differ by over {STABLE_SPREAD:.0%}: {_all(shaky)}"
+        )
+    return remarks
+
+
+def _all(names: Sequence[str]) -> str:
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
+
+
 def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
     found = []
     if device.emulated:
@@ -97,19 +118,7 @@ def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
             f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
             "latencies and energies mean nothing"
         )
-    found += [
-        f"the warm-up of {t.label} did not settle: after {t.latency.warmup_runs} runs in {t.latency.warmup_s:.1f} s "
-        f"the medians of its last runs still differed by more than {AGREEMENT:.0%}"
-        for t in trials
-        if t.latency is not None and t.latency.settled is False
-    ]
-    shaky = [t for t in trials if t.latency is not None and t.latency.stable is False]
-    found += [
-        f"the latency of {t.label} is not stable: the medians of its rounds differ by "
-        f"{t.latency.spread:.0%}, more than {STABLE_SPREAD:.0%}"
-        for t in shaky
-        if t.latency is not None
-    ]
+    found += _about_latency([(t.label, t.latency) for t in trials if t.latency is not None])
     if device.virtual:
         found.append("this is a virtual machine: its neighbours take part in the tail of the latency")
     if device.load is not None and device.load > device.threads / 2:

@@ -13,8 +13,9 @@ Result = Mapping[str, Any]
 def host_check(result: Result) -> str:
     """What NVIDIA's builder makes of every candidate; rows that differ in nothing but the kind of input are one."""
     lines = [
-        "| model | built for | candidate | kernels | INT8 products | fused attentions (INT8) | softmaxes left |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | built for | candidate | kernels | INT8 products | INT8 convolutions | fused attentions (INT8) | "
+        "softmaxes left |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     shown: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in result["rows"]:
@@ -34,5 +35,6 @@ def host_check(result: Result) -> str:
 
 def _structure(row: Mapping[str, Any]) -> str:
     if row["kernels"] is None:
-        return f"**no**: {row['error']} | - | - | -"
-    return f"{row['kernels']} | {row['int8_gemms']} | {row['fused_mha']} ({row['int8_mha']}) | {row['unfused_softmax']}"
+        return f"**no**: {row['error']} | - | - | - | -"
+    counts = [row[name] for name in ("kernels", "int8_gemms", "int8_convolutions")]
+    return " | ".join([*map(str, counts), f"{row['fused_mha']} ({row['int8_mha']})", str(row["unfused_softmax"])])

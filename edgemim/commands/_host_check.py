@@ -21,5 +21,7 @@ def _seen(row: Mapping[str, Any]) -> str:
         return str(row["error"])
     instead = "" if row["stands_for"] is None else f", in place of {row['stands_for']}"
     whole = f"{row['fused_mha']} fused attentions ({row['int8_mha']} of them INT8)"
-    counts = f"{row['kernels']} kernels, {row['int8_gemms']} INT8 GEMMs, {whole}"
+    # Bundles of earlier versions did not count convolutions.
+    convolutions = f", {row['int8_convolutions']} INT8 convolutions" if row.get("int8_convolutions") else ""
+    counts = f"{row['kernels']} kernels, {row['int8_gemms']} INT8 GEMMs{convolutions}, {whole}"
     return f"{counts}, {row['unfused_softmax']} unfused softmaxes; {row['builder']}{instead}"

@@ -64,7 +64,7 @@ def pareto(looks: Sequence[Look], report: Mapping[str, Any]) -> Html | None:
         axes = figure.add_subplot(xscale="log")
         _draw_points(axes, points, front)
         axes.set_xlabel("latency, ms (log)")
-        axes.set_title(words)
+        axes.set_title(words, pad=22)  # above the names of the budgets
         _budgets(axes, limits, tail, least)
         log_axis(axes)
 

@@ -27,8 +27,8 @@ from edgemim.runtime.latency.summary import Samples
 from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
 
 _NS_PER_S = 1e9
-# The interval needs openings enough to see how much they differ.
-_LEAST_OPENINGS = 16
+# The interval needs openings enough to see how much they differ, and longer ones more, to average it out.
+_LEAST_OPENINGS, _OPENINGS_PER_ROUND = 16, 2
 _SETTLE_RUNS, _SETTLE_S = 1, 0.01
 _TURN_S = 0.02
 _REOPENED_RUNS, _REOPENED_S = 3, 0.05
@@ -97,8 +97,9 @@ class Recorded:
 
 
 def turns_for(protocol: LatencyProtocol) -> Turns:
-    """As many runs, seconds and openings as a protocol has runs, seconds and rounds."""
-    return Turns(runs=protocol.runs, seconds=protocol.seconds, openings=max(_LEAST_OPENINGS, protocol.rounds))
+    """As many runs and seconds as a protocol has, and twice as many openings as it has rounds."""
+    openings = max(_LEAST_OPENINGS, _OPENINGS_PER_ROUND * protocol.rounds)
+    return Turns(runs=protocol.runs, seconds=protocol.seconds, openings=openings)
 
 
 def interleave(

@@ -7,6 +7,9 @@ from typing import Any
 
 from edgemim.runtime.compare.bootstrap import MARGIN
 
+# Above, percents are hard to read.
+_MANIFOLD = 2.0
+
 
 def verdict(pairs: Sequence[Mapping[str, Any]]) -> str:
     """One clause per pair, lower case, without a full stop."""
@@ -17,10 +20,14 @@ def _clause(pair: Mapping[str, Any]) -> str:
     a, b = pair["a"], pair["b"]
     low, high = pair["low"], pair["high"]
     interval = f"{pair['level']:.1%} interval of the ratio {low:.4f} to {high:.4f}"
-    if pair["difference"] == "slower":
-        return f"{a} takes {pair['ratio'] - 1:.1%} more time than {b} ({interval})"
-    if pair["difference"] == "faster":
-        return f"{a} takes {1 - pair['ratio']:.1%} less time than {b} ({interval})"
+    if pair["difference"] in ("slower", "faster"):
+        return f"{a} takes {_amount(pair['ratio'])} {b} ({interval})"
     if pair["difference"] == "none":
         return f"{a} and {b} do not differ by more than {MARGIN - 1:.0%} ({interval})"
     return f"whether {a} and {b} differ by more than {MARGIN - 1:.0%} is unclear ({interval}): measure for longer"
+
+
+def _amount(ratio: float) -> str:
+    if ratio > _MANIFOLD:
+        return f"{ratio:.2f} times as long as"
+    return f"{ratio - 1:.1%} more time than" if ratio > 1 else f"{1 - ratio:.1%} less time than"

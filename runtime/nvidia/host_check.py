@@ -43,9 +43,9 @@ def check_on_host(library: Library, file: Path, capability: str) -> Row:
     Returns:
         A row of the manifest's `host_check`, but for the candidate's name. `compute_capability` is what was built
         for, and `stands_for` what was asked for, None if that is the same; `int8_gemms` are the products with weights
-        that read INT8, `fused_mha` the attentions that are one kernel, `int8_mha` those of them that read INT8,
-        `unfused_softmax` the softmaxes outside of one; `mha_inputs` has the types by torch module, None where unfused.
-        What could not be seen is None, and `error` says why.
+        that read INT8, `int8_convolutions` the convolutions that do; `fused_mha` the attentions that are one kernel,
+        `int8_mha` those of them that read INT8, `unfused_softmax` the softmaxes outside of one; `mha_inputs` has the
+        types by torch module, None where unfused. What could not be seen is None, and `error` says why.
     """
     nearest = nearest_capability(library, capability)
     row = _row(
@@ -119,6 +119,7 @@ def _facts(structure: Structure) -> Row:
     return {
         "kernels": structure.kernels,
         "int8_gemms": structure.products.get("Int8", 0),
+        "int8_convolutions": structure.convolutions.get("Int8", 0),
         "fused_mha": structure.fused.total(),
         "int8_mha": structure.fused["Int8"],
         "unfused_softmax": structure.unfused,
@@ -134,6 +135,7 @@ def _row(
     note: str | None = None,
 ) -> Row:
     """A row of which nothing was seen yet."""
-    unseen = ("parsed", "kernels", "int8_gemms", "fused_mha", "int8_mha", "unfused_softmax", "mha_inputs", "error")
+    counts = ("kernels", "int8_gemms", "int8_convolutions", "fused_mha", "int8_mha", "unfused_softmax")
+    unseen = ("parsed", *counts, "mha_inputs", "error")
     known = {"compute_capability": compute_capability, "stands_for": stands_for, "builder": builder}
     return {**known, **dict.fromkeys(unseen), "note": note}

@@ -20,6 +20,8 @@ _LINE = re.compile(
 )
 _TYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
+# The builder's `LayerType` of a convolution.
+_CONVOLUTION = "correlation"
 # In the name of a kernel that computes a whole attention.
 _ATTENTION = "_mha"
 
@@ -58,12 +60,14 @@ class Structure:
     Attributes:
         kernels: How many one inference launches.
         products: Those that multiply by weights, by the type of the activation.
+        convolutions: Those that convolve with weights, likewise.
         attentions: By torch module of every softmax, the types of the inputs of the one kernel that it is computed
             in with its attention, joined by `/`; None where it is not: an attention that fell apart.
     """
 
     kernels: int
     products: Mapping[str, int]
+    convolutions: Mapping[str, int]
     attentions: Mapping[str, str | None]
 
     @property
@@ -86,13 +90,16 @@ def read_kernels(messages: Iterable[str]) -> list[Kernel]:
 def read_structure(kernels: Sequence[Kernel], onnx: OnnxFile) -> Structure:
     """What the kernels of an engine make of the graph that it was built from."""
     products = Counter(kernel.inputs[0] for kernel in kernels if kernel.is_product)
+    convolutions = Counter(kernel.inputs[0] for kernel in kernels if kernel.kind == _CONVOLUTION)
     attentions: dict[str, str | None] = {}
     for node in onnx.nodes:
         if node.operator == "Softmax":
             whole = [kernel for kernel in kernels if kernel.is_attention and node.name in kernel.nodes]
             name = _numbered(node.module or node.name, attentions)
             attentions[name] = "/".join(sorted(set(whole[0].inputs))) if whole else None
-    return Structure(kernels=len(kernels), products=dict(products), attentions=attentions)
+    return Structure(
+        kernels=len(kernels), products=dict(products), convolutions=dict(convolutions), attentions=attentions
+    )
 
 
 def _kernel(line: str) -> Kernel:

@@ -137,7 +137,7 @@ def _bundle_of(path: Path, report: Mapping[str, Any]) -> Bundle:
 
 def _from_report(path: Path, report: Mapping[str, Any], device: Device) -> _Found:
     if report["kind"] != "check":
-        return _Found(trouble=f"is the report of a {report['kind']}, which chooses nothing")
+        return _Found(trouble=f"is a report of the kind {report['kind']!r}, which chooses nothing")
     if report["chosen"] is None:
         return _Found(trouble=f"chose nothing ({report['verdict']})")
     return _Found(

@@ -64,5 +64,11 @@ def _cells(entry: Row) -> tuple[str, ...]:
         with_error(accuracy.get("top1"), accuracy.get("top1_se")),
         "-" if parameters is None else f"{parameters:,}",
         "-" if size is None else f"{size / 1e6:.2f}",
-        entry["error"] or (f"own report: {entry['report']}" if entry.get("report") else ""),
+        entry["error"] or _where(entry),
     )
+
+
+def _where(entry: Row) -> str:
+    """Which of its two latencies is shown, and where the other is."""
+    shown = ["side by side" if entry.get("side_by_side") else "alone"] if latency_of(entry) else []
+    return "; ".join([*shown, *([f"own report: {entry['report']}"] if entry.get("report") else [])])

@@ -361,6 +361,7 @@ EVERY = {
     "finetune": lambda w: finetune(w),
     "export": lambda w: export(w),
     "check": lambda w: ["check", w.story.bundle],
+    "compare": lambda w: ["compare", f"{w.story.bundle}:fp32", f"{w.story.bundle}:int8-linear"],
     "convert": lambda w: convert(w, w.story.student / "model.safetensors", *w.options.small[:10]),
     "quickstart": lambda w: ["quickstart"],
 }
@@ -381,7 +382,13 @@ def test_a_folder_that_exists_is_refused_and_a_foreign_one_always(
 
 @pytest.mark.parametrize(
     ("command", "read"),
-    [("distill", "teacher"), ("finetune", "student"), ("export", "classifier"), ("check", "bundle")],
+    [
+        ("distill", "teacher"),
+        ("finetune", "student"),
+        ("export", "classifier"),
+        ("check", "bundle"),
+        ("compare", "bundle"),
+    ],
 )
 def test_what_a_command_reads_is_never_what_it_replaces(
     world: World, refused: Callable[..., str], cli: Any, command: str, read: str

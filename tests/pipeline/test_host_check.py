@@ -75,6 +75,9 @@ def test_nvidia_builds_every_candidate_of_a_small_backbone(small: dict[str, Path
         assert rows["fp16"]["mha_inputs"] == {"blocks.0.attn": "Half", "blocks.1.attn": "Half"}
         assert rows["int8-attention"]["mha_inputs"] == {"blocks.0.attn": "Int8", "blocks.1.attn": "Int8"}
         assert [rows[kind]["int8_gemms"] for kind in kinds] == [8, 8]
+        assert rows["int8-linear"]["int8_convolutions"] == 0
+    else:
+        assert rows["int8-conv"]["int8_convolutions"] > 0 == rows["fp16"]["int8_convolutions"]
         assert {row["unfused_softmax"] for kind, row in rows.items() if "17" not in kind and kind != "fp32"} == {0}
 
 

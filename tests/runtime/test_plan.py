@@ -197,7 +197,8 @@ def test_a_jetpack_that_is_too_old_is_named_before_a_missing_package_is_blamed(
     world: SimpleNamespace, no_tensorrt: None, backends: list[str] | None
 ) -> None:
     bundle = load_bundle(world.bundle(target="jetson", evaluation=None))
-    with pytest.raises(ConfigError, match=r"JetPack 5\.1 \(L4T 35\.6\.0\) is not supported: TensorRT 8\.5 .*flash JetPack 6"):
+    message = r"JetPack 5\.1 \(L4T 35\.6\.0\) is not supported: TensorRT 8\.5 .*flash JetPack 6"
+    with pytest.raises(ConfigError, match=message):
         make_plan(bundle, backends, None, replace(PLAIN, machine="aarch64", l4t="35.6.0"))
 
 

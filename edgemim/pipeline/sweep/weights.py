@@ -19,8 +19,6 @@ from edgemim.pipeline.sweep.combinations import Combination
 from edgemim.preprocess import Preprocess
 
 _NOISE = 0.1
-# Side of the cells of noise that an image is made of, in cells.
-_CELLS = (2, 3, 5, 8, 16, 64)
 
 
 def weights_of(combination: Combination, folder: Path) -> Path:
@@ -42,8 +40,9 @@ def weights_of(combination: Combination, folder: Path) -> Path:
 def _write_random(combination: Combination, folder: Path) -> None:
     """Random weights, the same each time.
 
-    A fresh model hides much of itself behind equal biases, layer scales of 1e-5 and statistics of nothing; a graph may
-    be stored, and run, differently then. So vectors are moved by noise, and batch norms get to see noise.
+    A fresh model has layer scales of 1e-5 and biases that are all zero; a graph may be stored, and run, differently
+    then. So vectors are moved by noise. Batch norms keep mean 0 and variance 1: real statistics of noise are so narrow
+    that deep models would amplify every rounding until fp32 itself is refused as wrong.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -51,7 +50,7 @@ def _write_random(combination: Combination, folder: Path) -> None:
         for parameter in model.parameters():
             if parameter.ndim <= 1 or not parameter.any():
                 parameter.add_(_NOISE * torch.randn_like(parameter))
-        _show(model, _images(combination.size))
+        _check_size(model, combination.size)
     info = CheckpointInfo(
         architecture=combination.architecture,
         model_args=arguments,
@@ -74,35 +73,17 @@ def _build(combination: Combination) -> tuple[nn.Module, dict[str, Any]]:
         return model, {}
 
 
-def _images(size: tuple[int, int]) -> torch.Tensor:
-    """Noise from coarse to fine, each with a colour of its own, float32 [6, 3, H, W].
-
-    White noise looks the same to most models, and a batch norm would divide by what little differs.
-    """
-    images = []
-    for cells in _CELLS:
-        noise, colour = torch.randn(1, 3, cells, cells), 0.5 * torch.randn(1, 3, 1, 1)
-        images.append(colour + nn.functional.interpolate(noise, size=size, mode="bilinear"))
-    return torch.cat(images)
-
-
-def _show(model: nn.Module, images: torch.Tensor) -> None:
-    """Run it once, and give every batch norm the statistics of what reaches it.
+def _check_size(model: nn.Module, size: tuple[int, int]) -> None:
+    """Refuse a size that the model does not run on.
 
     Raises:
-        ConfigError: It does not run on images of that size.
+        ConfigError: It says why.
     """
-    for norm in [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches, which are one
-        norm.train()
     try:
-        model(images)
+        model(torch.zeros(1, 3, *size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        height, width = images.shape[2:]
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ConfigError(f"{type(model).__name__} does not run on images of {height}x{width}: {reason}") from error
-    model.eval()
+        raise ConfigError(f"{type(model).__name__} does not run on images of {size[0]}x{size[1]}: {reason}") from error
 
 
 def _write_resized(combination: Combination, source: Path, folder: Path) -> None:

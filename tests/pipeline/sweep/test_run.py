@@ -74,6 +74,20 @@ def test_nothing_that_fits_names_the_fastest_and_does_not_pass(machine: Any, swe
     assert report["verdict"] == "nothing fits in 0.5 ms; the fastest is test_resnet at 32 fp32 on onnxruntime 2 ms"
 
 
+def test_a_number_of_another_minute_does_not_beat_one_side_by_side(machine: Any, sweep: Any) -> None:
+    # The final takes twice as long for all: fp32 is at 2 ms then, int8, which was slower and is not in it, at 1.2.
+    times = {**TIMES, KEYS[0]: {"fp32": 1.0, "int8-linear": 1.2}}
+    report = sweep(machine(times), max_ms=2.5)
+    chosen = [(report["entries"][i]["input"][0], report["entries"][i]["candidate"]) for i in report["fits"]]
+    assert chosen == [(32, "fp32")]
+
+
+def test_the_fastest_is_a_finalist(machine: Any, sweep: Any) -> None:
+    times = {**TIMES, KEYS[0]: {"fp32": 1.0, "int8-linear": 1.2}}
+    report = sweep(machine(times), max_ms=0.5)
+    assert report["verdict"] == "nothing fits in 0.5 ms; the fastest is test_resnet at 32 fp32 on onnxruntime 2 ms"
+
+
 def test_a_model_that_fails_is_an_entry_with_its_error(machine: Any, sweep: Any, tmp_path: Path) -> None:
     fake = machine(TIMES, fail={KEYS[1]: DeviceError("the library\n  fell over"), KEYS[2]: LookupError("a bug\nin it")})
     report = sweep(fake)

@@ -65,6 +65,19 @@ def test_products_are_told_apart_by_what_they_read_and_attentions_are_none_of_th
     assert structure.products == {"Int8": 2, "Half": 1}
 
 
+def test_convolutions_are_counted_by_the_type_that_they_read() -> None:
+    kernels = read_kernels(
+        [
+            listing(
+                line("node_Conv_1_myl0_1", "correlation", ("Int8",), ("conv_1",)),
+                line("__myl_MulAddRelu_myl0_2", "kgen", ("Float",), ("conv_1",)),
+                line("node_Conv_2_myl0_3", "correlation", ("Half",), ("conv_2",)),
+            )
+        ]
+    )
+    assert read_structure(kernels, softmaxes()).convolutions == {"Int8": 1, "Half": 1}
+
+
 def test_every_softmax_is_in_one_kernel_with_its_attention_or_it_is_not() -> None:
     kernels = read_kernels(
         [

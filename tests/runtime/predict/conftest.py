@@ -24,7 +24,7 @@ def linear(world: SimpleNamespace) -> Callable[..., bytes]:
         given = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])
         constants = {"weights": weights}
         if encoding == "pixels":
-            constants |= {name: np.float32(255) * getattr(world.contract, name) for name in ("mean", "std")}
+            constants |= {name: 255 * np.array(getattr(world.contract, name)) for name in ("mean", "std")}
             before = [
                 helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
                 helper.make_node("Sub", ["floats", "mean"], ["centred"]),

@@ -202,6 +202,18 @@ def test_a_report_whose_bundle_is_gone_or_altered_is_refused(
         opened(world.onnx().path)
 
 
+def test_a_report_that_holds_nothing_to_gates_chooses_nothing(
+    world: SimpleNamespace, opened: Callable[..., Model], checked: Callable[..., Path]
+) -> None:
+    path = world.bundle()
+    report = checked(path, judge=False)
+    with pytest.raises(ConfigError, match=r"is a report of the kind 'bench', which chooses nothing; name one of"):
+        opened(report)
+    with pytest.raises(ConfigError, match=r"bundle was not checked on this device, and names no choice"):
+        opened(path)
+    assert opened(report, candidate="fp32").candidate == "fp32"
+
+
 @pytest.mark.parametrize(("fault", "told"), [("wrong", "the cosine|differ from"), ("compile", "unknown operator")])
 def test_an_engine_that_computes_something_else_is_never_returned(
     world: SimpleNamespace, opened: Callable[..., Model], fault: str, told: str

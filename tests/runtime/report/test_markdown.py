@@ -124,7 +124,7 @@ def test_a_sweep_shows_the_front_first_and_why_something_failed() -> None:
     page = render_markdown(report)
     assert page.startswith("# 3 models for x86\n\n**Within 4 ms: small.**\n\nBudget: max_ms 4.0.")
     (_, _, front) = lines_after(page, "The front")
-    assert front == "| small | random weights | 224 | fp32 | openvino | 1.500 | - | - | 1,000 | 2.00 |  |"
+    assert front == "| small | random weights | 224 | fp32 | openvino | 1.500 | - | - | 1,000 | 2.00 | alone |"
     others = lines_after(page, "The others")[2:]
     assert "| 224x192 | fp32 | openvino | 9.250 | 9.500 |" in others[0]
     assert others[1].endswith("| no such operator |")
