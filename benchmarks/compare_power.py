@@ -87,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", default="standard", choices=["quick", "standard"])
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="by default both, in turns")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--out", type=Path, help="by default results/compare_power_MODE.json")
     arguments = parser.parse_args()
@@ -96,12 +97,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder), arguments.width)
         for number in range(arguments.repeats):
-            for kind in KINDS:
+            for kind in arguments.kinds:
                 if any((row["kind"], row["number"]) == (kind, number) for row in rows):
                     continue
                 rows.append(one_comparison(kind, number, bundle, Path(folder), arguments.mode))
-                write_text(out, json.dumps(_result(settings, rows), indent=1) + "\n")
+                _write(out, settings, rows)
                 sys.stderr.write(f"{kind} {number}: {rows[-1]['difference']}, {rows[-1]['verdict']}\n")
+    _write(out, settings, rows)
     sys.stderr.write(f"{json.dumps(summarise(rows))}\nwrote {out}\n")
 
 
@@ -224,8 +226,8 @@ def _earlier(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _result(settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
+def _write(out: Path, settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+    result = {
         "question": (__doc__ or "").split("\n")[0],
         "command": shlex.join(["python", "benchmarks/compare_power.py", *sys.argv[1:]]),
         "settings": dict(settings),
@@ -234,6 +236,7 @@ def _result(settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str
         "runtimes": {"onnxruntime": version("onnxruntime")},
         **describe_machine(),
     }
+    write_text(out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import backbone_tables
 import int8_tables
+import measuring_tables
 import method_tables
 import nvidia_tables
 import sweep_tables
@@ -29,6 +30,7 @@ DOCUMENTS = (
     "docs/backbones.md",
     "docs/int8.md",
     "docs/jetson.md",
+    "docs/measuring.md",
     "docs/methods.md",
     "docs/sweep.md",
 )
@@ -90,6 +92,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8-accuracy": lambda: int8_tables.accuracy(_read("int8_accuracy")),
     "int8-x86": lambda: int8_tables.latency(_read_all("int8_x86_*")),
     "int8-onnxruntime": lambda: int8_tables.onnxruntime_forms(_read("int8_onnxruntime")),
+    "overhead": lambda: measuring_tables.overhead(_read("overhead")),
+    "compare-power": lambda: measuring_tables.compare_power(_read("compare_power_standard")),
     "sweep": lambda: sweep_tables.sweep(_read("sweep")),
     "distillation-cost": lambda: method_tables.cost_of_distillation(_read("distillation_cost")),
 }
