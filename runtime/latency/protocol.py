@@ -72,7 +72,7 @@ def protocol_for(
     Args:
         mode: `quick` (at least 256 runs and 5 s), `standard` (1024 and 60 s) or `mlperf` (600 s, as for MLPerf's
             single stream; runs enough for its estimate).
-        runs, seconds: In place of the mode's, which then is called "custom".
+        runs, seconds: In place of the mode's, which then is called "custom"; a warm-up takes no longer than `seconds`.
         gates: Names of gates; the mode's number of runs is raised to what the percentile of a gate needs. A number
             that the caller gives is kept.
 
@@ -85,9 +85,12 @@ def protocol_for(
     found = replace(found, runs=max([found.runs, *(_LEAST_BY_GATE.get(name, 0) for name in gates)]))
     if runs is None and seconds is None:
         return found
+    seconds = found.seconds if seconds is None else seconds
     return replace(
         found,
         mode=CUSTOM,
         runs=found.runs if runs is None else runs,
-        seconds=found.seconds if seconds is None else seconds,
+        seconds=seconds,
+        # Who measures briefly does not want to warm up for longer than that.
+        warmup_most_s=min(found.warmup_most_s, max(found.warmup_s, seconds)),
     )

@@ -66,7 +66,7 @@ def test_check_prints_the_report_as_it_is_on_disk(story: SimpleNamespace) -> Non
         assert row["accuracy"]["n"] == 20
         assert row["passed"] is True
     assert (result["chosen"], result["chosen_backend"]) in names
-    assert result["gates"] == {"top1.max_drop": {"limit": 0.9, "from": "bundle"}}
+    assert result["gates"] == {"top1.max_drop": {"limit": 0.9, "from": "bundle", "allowed_unmeasured": False}}
 
 
 @pytest.mark.parametrize("command", ["pretrain", "distill", "finetune", "export"])

@@ -186,7 +186,7 @@ def test_int8_in_batches_passes_the_check_of_its_golden_images(classifier: Path,
     assert [row["disqualified"] for row in rows] == [None] * len(rows)
     assert rows[0]["accuracy"]["n"] == 4
     assert report["protocol"]["batch"] == 3
-    assert report["preprocessing"] == {"exact": True, "max_levels": 0, "max_abs": None}
+    assert report["preprocessing"].items() >= {"exact": True, "max_levels": 0, "max_abs": None}.items()
 
 
 def test_no_scratch_folder_is_left(made: tuple[Artifact, list[str]]) -> None:

@@ -23,7 +23,7 @@ def test_the_report_is_printed_and_the_exit_code_is_that_of_the_board(
     with open(client.config, "a") as stream:
         stream.write(f"Host my-board\n  HostName 127.0.0.1\n  Port {server.port}\n")
     board, path = f"ssh://my-board?python={quote(str(board_python))}", bundle(name="a bundle")
-    done = run("check", path, "--device", board, *QUICK, "--gate", "p50_ms=0.000001", "--json")
+    done = run("check", path, "--device", board, *QUICK, "--gate", "p50_ms=0.000001", "--json", "--no-page")
     assert done.code == 1, done.err
     assert done.json["report"] == str(tmp_path / "a bundle-report")
     assert {row["name"] for row in done.json["candidates"]} == {"fp32", "int8-nncf"}
