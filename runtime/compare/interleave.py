@@ -11,17 +11,16 @@ than the next by a percent, for as long as it is open, and no number of runs ave
 
 from __future__ import annotations
 
-import gc
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemim.runtime.latency.clock import Clock, went_backwards
+from edgemim.runtime.latency.clock import Clock, went_backwards, without_garbage_collection
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
 from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
@@ -129,7 +128,7 @@ def interleave(
     found, names, number = {name: Recorded() for name in entries}, list(entries), 0
     for opening in range(turns.openings):
         share = (opening + 1) / turns.openings
-        with ExitStack() as stack, _without_garbage_collection():
+        with ExitStack() as stack, without_garbage_collection():
             calls = {names[i]: stack.enter_context(entries[names[i]]()) for i in rng.permutation(len(names))}
             for name, call in calls.items():
                 if opening == 0:
@@ -175,15 +174,3 @@ def _take_turn(name: str, call: Call, record: Recorded, turns: Turns, number: in
     record.rounds.extend([number] * done)
     record.openings.extend([opening] * done)
     record.turns_ns += ended - began
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

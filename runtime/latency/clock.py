@@ -1,8 +1,10 @@
-"""The clock that latencies are read from."""
+"""The clock that latencies are read from, and what stands still while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from edgemim.errors import DeviceError
 
@@ -16,3 +18,16 @@ def went_backwards(name: str, ns: int) -> DeviceError:
         f"the clock went backwards by {ns / 1e6:.3g} ms while {name} was timed: no latency measured here can be "
         "trusted; run on a machine whose monotonic clock keeps going, or mend this one's clock source"
     )
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Collect once, then not until the block ends."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -7,18 +7,16 @@ its worker threads may still be spinning.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemim.runtime.latency.clock import Clock, went_backwards
+from edgemim.runtime.latency.clock import Clock, went_backwards, without_garbage_collection
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
 from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
@@ -53,7 +51,7 @@ def measure_latency(
     """
     told = device_times or {}
     timed = [_Timed(name, call, told.get(name), warm_up(name, call, protocol, clock)) for name, call in calls.items()]
-    with _without_garbage_collection():
+    with without_garbage_collection():
         for number in range(protocol.rounds):
             for position, one in enumerate(timed):
                 run_untimed(one.call, protocol.settle_runs, protocol.settle_s, clock)
@@ -121,15 +119,3 @@ class _Timed:
 def _all_or_none(values: list[float | None]) -> npt.NDArray[np.float64] | None:
     told = [value for value in values if value is not None]
     return np.array(told, dtype=np.float64) if told and len(told) == len(values) else None
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
