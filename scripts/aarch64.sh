@@ -68,12 +68,13 @@ pip_there() {
 
 install_edgemim() {
   say "packages"
-  rm -rf build "$work/wheel" "$work/tests"  # build/ may hold modules that are gone since
+  rm -rf build "$work/wheel" "$work/tests" "$work/docs"  # build/ may hold modules that are gone since
   mkdir -p "$work/tests"
   "$python" -m build --wheel --outdir "$work/wheel" . >"$folder/build.log"
   [ -e "$work/site/onnxruntime" ] || pip_there "${THERE[@]}" "${FOR_TESTS[@]}"
   pip_there --no-deps "$work"/wheel/*.whl
   cp -r tests/conftest.py tests/runtime "$work/tests/"
+  cp -r docs "$work/"  # tests read what the documents promise
   cp pyproject.toml "$work/"
 }
 

@@ -16,6 +16,7 @@ import pytest
 from edgemim.errors import DeviceError, OutputError
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.bundle import Bundle, load_bundle
+from edgemim.runtime.device import describe_device
 from edgemim.runtime.plan import Pair
 from edgemim.runtime.probe import measure, parent
 from edgemim.runtime.probe.measure import probe
@@ -196,6 +197,7 @@ def test_a_cache_that_cannot_be_written_is_the_users_error(
         probe(small, pair_of(small, "openvino"), tmp_path / "file" / "cache", 1)
 
 
+@pytest.mark.skipif(describe_device().emulated is True, reason="qemu-user does not hold a process to its limits")
 def test_a_limit_of_the_process_is_named(fake_vendor: Callable, small: Bundle, tmp_path: Path) -> None:
     folder = fake_vendor("bytearray(2_000_000_000)")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))"
