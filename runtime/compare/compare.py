@@ -117,7 +117,7 @@ def compare(
         "caveats": work.caveats(environment),
         "device": device.to_dict(),
         "environment": environment.to_dict(),
-        "protocol": _protocol(protocol, turns, entries[0].bundle, used),
+        "protocol": _protocol(protocol, turns, work.openings, entries[0].bundle, used),
         "entries": [work.row(entry) for entry in entries],
         "pairs": pairs,
     }
@@ -167,7 +167,12 @@ class _Work:
         with EnvironmentWatch() as watch:
             began = time.perf_counter_ns()
             self.recorded = interleave(
-                opened, turns, protocol, rng=np.random.default_rng(_SEED), progress=self._tell_share
+                opened,
+                turns,
+                protocol,
+                rng=np.random.default_rng(_SEED),
+                decided=self._decided,
+                progress=self._tell_share,
             )
             watch.window(began, time.perf_counter_ns())
         for label, record in self.recorded.items():
@@ -178,6 +183,11 @@ class _Work:
             self._progress(self._total, self._total)
         origin = min(record.start_ns[0] for record in self.recorded.values())
         return watch.summary(), {**_arrays(self.recorded, origin), **watch.arrays(origin)}
+
+    @property
+    def openings(self) -> int:
+        """How often everything was opened for the timing."""
+        return max(record.openings[-1] for record in self.recorded.values()) + 1
 
     def row(self, entry: Entry) -> dict[str, Any]:
         """Everything that the report says about one entry."""
@@ -239,6 +249,10 @@ class _Work:
         finally:
             session.close()
 
+    def _decided(self, recorded: Mapping[str, Recorded]) -> bool:
+        first, *others = self.entries
+        return all(_pair(entry, first, recorded)["difference"] != "unclear" for entry in others)
+
     def _tick(self) -> None:
         self._done += 1
         if self._progress is not None:
@@ -266,11 +280,13 @@ def _pair(entry: Entry, first: Entry, recorded: Mapping[str, Recorded]) -> dict[
     return {"a": entry.label, "b": first.label, **asdict(found), "difference": found.difference}
 
 
-def _protocol(protocol: LatencyProtocol, turns: Turns, bundle: Bundle, threads: int) -> dict[str, Any]:
+def _protocol(protocol: LatencyProtocol, turns: Turns, openings: int, bundle: Bundle, threads: int) -> dict[str, Any]:
     return {
         "mode": protocol.mode,
         **asdict(turns),
-        "rounds": turns.openings,
+        "openings": openings,
+        "extended": openings // turns.openings - 1,
+        "rounds": openings,
         "warmup_runs": protocol.warmup_runs,
         "warmup_s": protocol.warmup_s,
         "warmup_most_s": protocol.warmup_most_s,

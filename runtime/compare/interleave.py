@@ -31,6 +31,8 @@ _LEAST_OPENINGS, _OPENINGS_PER_ROUND = 16, 2
 _SETTLE_RUNS, _SETTLE_S = 1, 0.01
 _TURN_S = 0.02
 _REOPENED_RUNS, _REOPENED_S = 3, 0.05
+# A mode's own time may be trebled. Not where the caller says how long, and the longest is long enough.
+_EXTENSIONS = {"quick": 2, "standard": 2}
 
 Call = Callable[[], object]
 Open = Callable[[], AbstractContextManager[Call]]
@@ -48,6 +50,7 @@ class Turns:
         turn_s: Least seconds of timed runs in a turn; a single run is enough where it takes longer.
         reopened_runs, reopened_s: Least untimed runs after a later opening, and seconds of them; the first one has
             the whole warm-up.
+        extensions: How often as many runs, seconds and openings again are added where the first did not decide.
     """
 
     runs: int
@@ -58,6 +61,7 @@ class Turns:
     turn_s: float = _TURN_S
     reopened_runs: int = _REOPENED_RUNS
     reopened_s: float = _REOPENED_S
+    extensions: int = 0
 
 
 @dataclass(kw_only=True)
@@ -98,7 +102,8 @@ class Recorded:
 def turns_for(protocol: LatencyProtocol) -> Turns:
     """As many runs and seconds as a protocol has, and twice as many openings as it has rounds."""
     openings = max(_LEAST_OPENINGS, _OPENINGS_PER_ROUND * protocol.rounds)
-    return Turns(runs=protocol.runs, seconds=protocol.seconds, openings=openings)
+    extensions = _EXTENSIONS.get(protocol.mode, 0)
+    return Turns(runs=protocol.runs, seconds=protocol.seconds, openings=openings, extensions=extensions)
 
 
 def interleave(
@@ -107,6 +112,7 @@ def interleave(
     protocol: LatencyProtocol,
     *,
     rng: np.random.Generator,
+    decided: Callable[[Mapping[str, Recorded]], bool] | None = None,
     clock: Clock = time.perf_counter_ns,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Recorded]:
@@ -119,14 +125,19 @@ def interleave(
         entries: What opens each call, by name.
         protocol: Says how the first opening is warmed up.
         rng: Draws the order of the turns.
+        decided: Asked when all have what `turns` wants; where it says no, and `turns` allows it, they get it again.
         clock: Monotonic nanoseconds.
-        progress: Called after every round with the share that is done, 0 to 1.
+        progress: Called after every round with the share that is done, 0 to 1; it falls where more is added.
 
     Raises:
         DeviceError: The clock went backwards, or a call raised it.
     """
     found, names, number = {name: Recorded() for name in entries}, list(entries), 0
-    for opening in range(turns.openings):
+    openings = turns.openings * (1 + turns.extensions)
+    for opening in range(openings):
+        wanted, more = opening // turns.openings + 1, opening > 0 and opening % turns.openings == 0
+        if more and (decided is None or decided(found)):
+            break
         share = (opening + 1) / turns.openings
         with ExitStack() as stack, without_garbage_collection():
             calls = {names[i]: stack.enter_context(entries[names[i]]()) for i in rng.permutation(len(names))}
@@ -143,7 +154,7 @@ def interleave(
                     _take_turn(name, calls[name], found[name], turns, number, opening, clock)
                 number += 1
                 if progress is not None:
-                    progress(min(1.0, _done(found, turns)))
+                    progress(min(1.0, _done(found, turns) / wanted))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -96,6 +96,37 @@ def test_everything_is_closed_and_opened_anew_between_the_openings() -> None:
     assert whats == ["open", "open", "close", "close"] * 4
 
 
+@pytest.mark.parametrize(("answers", "times"), [([True], 1), ([False, True], 2), ([False, False], 3)])
+def test_as_much_again_is_measured_until_it_is_decided_or_the_limit_is_reached(answers: list[bool], times: int) -> None:
+    machine, told, shares = FakeMachine(), iter(answers), list[float]()
+    seen = list[int]()
+
+    def decided(found: Mapping[str, Recorded]) -> bool:
+        seen.append(len(found["a"].nanoseconds))
+        return next(told)
+
+    entries = {name: machine.opens(name, lambda _, ns=ns: ns) for name, ns in (("a", 3 * MS), ("b", 5 * MS))}
+    found = interleave(
+        entries,  # type: ignore[arg-type]
+        turns(extensions=2),
+        PROTOCOL,
+        rng=np.random.default_rng(0),
+        decided=decided,
+        clock=machine.clock,
+        progress=shares.append,
+    )
+    assert seen == [32, 64][: len(answers)]
+    assert len(found["a"].nanoseconds) == 32 * times
+    assert found["a"].opening_of_round().tolist() == np.repeat(range(4 * times), 8).tolist()
+    assert shares[-1] == 1
+    assert [shares[32 * n] for n in range(1, times)] == pytest.approx([(n + 1 / 32) / (n + 1) for n in range(1, times)])
+
+
+def test_nobody_who_does_not_ask_gets_more() -> None:
+    found = FakeMachine().run(turns(extensions=2), a=MS, b=MS)
+    assert len(found["a"].nanoseconds) == 32
+
+
 def test_drift_cancels_within_a_round() -> None:
     machine = FakeMachine()
     # The machine becomes half as fast in the course of the measurement.
@@ -124,3 +155,6 @@ def test_modes_give_their_runs_and_seconds_and_openings_enough() -> None:
     quick, standard = turns_for(protocol_for("quick")), turns_for(protocol_for("standard"))
     assert (quick.runs, quick.seconds, standard.runs, standard.seconds) == (256, 5.0, 1024, 60.0)
     assert standard.openings > quick.openings >= 16
+    assert (quick.extensions, standard.extensions) == (2, 2)
+    assert turns_for(protocol_for("quick", seconds=3)).extensions == 0
+    assert turns_for(protocol_for("mlperf")).extensions == 0
