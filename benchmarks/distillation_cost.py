@@ -40,8 +40,8 @@ from edgemim.models.build import build_backbone
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher, TeacherOrigin
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from edgemim.training.optimiser import build_optimiser
-from edgemim.training.settings import TrainingSettings
+from edgemim.training.loop.optimiser import build_optimiser
+from edgemim.training.settings.training import TrainingSettings
 
 HERE = Path(__file__).parent
 SIZE = 224

@@ -193,7 +193,7 @@ def prepare_data(arguments: argparse.Namespace, preset: Preset) -> tuple[Path, d
     from _parts.cifar10 import VALIDATION_PER_CLASS, write_comparison_data
 
     from edgemim.data.open import open_splits
-    from edgemim.training.inputs import decoded
+    from edgemim.training.feed.inputs import decoded
 
     if not arguments.data.is_dir():
         sys.exit(f"{arguments.data} is no folder; give --data a folder with CIFAR-10 (see --help)")

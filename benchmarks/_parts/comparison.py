@@ -16,7 +16,7 @@ from edgemim.config import build, load_recipe, merge, recipe_names, resolved
 from edgemim.masking import MASKINGS
 from edgemim.methods import METHODS
 from edgemim.training.finetune import FinetuneSettings
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 # To be raised when the benchmark does something else with the same settings: finished runs are then run again.
 PROTOCOL = 1

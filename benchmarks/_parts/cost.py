@@ -21,9 +21,11 @@ from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import CheckpointInfo, save_checkpoint
 from edgemim.training.assembly import make_method
 from edgemim.training.classification import Classification
-from edgemim.training.optimiser import build_optimiser
-from edgemim.training.precision import lightning_precision
-from edgemim.training.settings import ContractSettings, RunSettings, TrainingSettings
+from edgemim.training.loop.optimiser import build_optimiser
+from edgemim.training.loop.precision import lightning_precision
+from edgemim.training.settings.contract import ContractSettings
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.settings.training import TrainingSettings
 
 from .cifar10 import CLASSES
 from .clock import Step, compared, time_in_turn

@@ -17,10 +17,10 @@ from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import CheckpointInfo, save_checkpoint
 from edgemim.training.finetune import FinetuneSettings, finetune
-from edgemim.training.precision import lightning_precision
+from edgemim.training.loop.precision import lightning_precision
+from edgemim.training.loop.seeding import seeded
 from edgemim.training.pretrain import pretrain
-from edgemim.training.seeding import seeded
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 from .comparison import Run, Stage
 from .machine import describe_machine

@@ -49,7 +49,7 @@ def distill(
     require_method(values.get("method"), command="distill")
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
-    from edgemim.training.settings import RunSettings
+    from edgemim.training.settings.run import RunSettings
 
     remark_default_data(values)
     result = run(build(RunSettings, values), out, stage="distill", resume=resume, overwrite=overwrite)

@@ -47,7 +47,7 @@ def pretrain(
     require_method(values.get("method"), command="pretrain")
     from edgemim.config import build
     from edgemim.training.pretrain import pretrain as run
-    from edgemim.training.settings import RunSettings
+    from edgemim.training.settings.run import RunSettings
 
     remark_default_data(values)
     result = run(build(RunSettings, values), out, stage="pretrain", resume=resume, overwrite=overwrite)

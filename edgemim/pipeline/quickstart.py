@@ -24,10 +24,10 @@ from edgemim.pipeline.make_bundle import BundleSettings, Say, make_bundle
 from edgemim.pipeline.plan import Plan, input_geometry, make_plan
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.training.feed.inputs import decoded
 from edgemim.training.finetune import FinetuneSettings, finetune
-from edgemim.training.inputs import decoded
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 RESULT = "quickstart.json"
 

@@ -21,7 +21,7 @@ from edgemim.models.build import build_backbone, input_size
 from edgemim.models.teachers import Teacher, TeacherOrigin
 from edgemim.preprocess import Preprocess
 from edgemim.training.classification import Classification
-from edgemim.training.precision import lightning_precision
+from edgemim.training.loop.precision import lightning_precision
 
 _MEASURED_STEPS = 5
 

@@ -21,8 +21,8 @@ from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.teachers import Teacher, load_teacher
 from edgemim.models.weights import load_matching
 from edgemim.preprocess import Preprocess
-from edgemim.training.seeding import seeded
-from edgemim.training.settings import RunSettings
+from edgemim.training.loop.seeding import seeded
+from edgemim.training.settings.run import RunSettings
 
 _HEAD = ("head.", "fc_norm.", "head_dist.")
 

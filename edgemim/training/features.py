@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from edgemim.preprocess import Preprocess
-from edgemim.training.inputs import Decodable
+from edgemim.training.feed.inputs import Decodable
 
 _BATCH = 256
 

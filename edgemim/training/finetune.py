@@ -13,16 +13,16 @@ from edgemim.data.open import open_splits
 from edgemim.errors import DataError
 from edgemim.models.checkpoint import CheckpointInfo, finish_run, load_checkpoint
 from edgemim.preprocess import Preprocess
-from edgemim.training.augmentation import Augmentation
 from edgemim.training.classification import Classification, classifier_from
 from edgemim.training.features import outputs
-from edgemim.training.fit import check_batch, fit
-from edgemim.training.images import AugmentedImages
-from edgemim.training.inputs import decoded
+from edgemim.training.feed.augmentation import Augmentation
+from edgemim.training.feed.images import AugmentedImages
+from edgemim.training.feed.inputs import decoded
+from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.loop.seeding import seeded
 from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder
-from edgemim.training.seeding import seeded
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import check_same_settings
+from edgemim.training.saving.state import check_same_settings
+from edgemim.training.settings.run import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

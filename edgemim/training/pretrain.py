@@ -15,17 +15,17 @@ from edgemim.methods._base import Method
 from edgemim.models.checkpoint import CheckpointInfo, finish_run
 from edgemim.preprocess import Preprocess
 from edgemim.training.assembly import Start, build_method, starting_point
-from edgemim.training.augmentation import Augmentation
-from edgemim.training.callbacks import DrawReconstructions
 from edgemim.training.features import outputs, patch_features, spread
-from edgemim.training.fit import check_batch, fit
-from edgemim.training.images import AugmentedImages
-from edgemim.training.inputs import Decodable, decoded
+from edgemim.training.feed.augmentation import Augmentation
+from edgemim.training.feed.images import AugmentedImages
+from edgemim.training.feed.inputs import Decodable, decoded
+from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.loop.seeding import seeded
 from edgemim.training.probe import knn_top1, linear_top1
 from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder, teacher_record
-from edgemim.training.seeding import seeded
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import check_same_settings
+from edgemim.training.saving.state import check_same_settings
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.shown.drawing import DrawReconstructions
 from edgemim.training.untrained import neutralise
 
 _PICTURES = 10

@@ -16,9 +16,9 @@ from edgemim.config import resolved
 from edgemim.data.open import Splits
 from edgemim.errors import ConfigError, OutputError
 from edgemim.models.teachers import Teacher
-from edgemim.training.fit import Fitted
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import LAST, SETTINGS, check_same_settings, save_settings
+from edgemim.training.loop.fit import Fitted
+from edgemim.training.saving.state import LAST, SETTINGS, check_same_settings, save_settings
+from edgemim.training.settings.run import RunSettings
 
 # Settings that change how a run is done, not what comes out.
 _FREE = ("workers", "save_minutes", "picture_steps")

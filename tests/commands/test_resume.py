@@ -18,7 +18,7 @@ from edgemim.artifact import MANIFEST, load_artifact
 STOPPED = """
 import os, signal, sys
 from edgemim.cli import main
-from edgemim.training.callbacks import DrawReconstructions
+from edgemim.training.shown.drawing import DrawReconstructions
 
 number = signal.SIGTERM
 

@@ -22,8 +22,8 @@ from edgemim.models.build import build_backbone
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 from edgemim.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from edgemim.training.optimiser import parameter_groups
-from edgemim.training.settings import TrainingSettings
+from edgemim.training.loop.optimiser import parameter_groups
+from edgemim.training.settings.training import TrainingSettings
 
 MakeMethod = Callable[..., Method]
 KEEPS = [[0, 3], [2, 5], [1, 4]]

@@ -25,9 +25,10 @@ from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.mask_plan import DROPPED, MASKED, VISIBLE, MaskPlan
 from edgemim.training.assembly import make_method
 from edgemim.training.finetune import FinetuneSettings, finetune
-from edgemim.training.optimiser import parameter_groups
+from edgemim.training.loop.optimiser import parameter_groups
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings, TrainingSettings
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.settings.training import TrainingSettings
 
 SIZE = (16, 24)
 BLOCKS = {"img_size": SIZE, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}

@@ -21,11 +21,12 @@ from edgemim.methods.mae import MAE, MAESettings
 from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.preprocess import Pixels, Preprocess
-from edgemim.training.augmentation import Augmentation
-from edgemim.training.fit import Fitted, fit
-from edgemim.training.images import AugmentedImages
+from edgemim.training.feed.augmentation import Augmentation
+from edgemim.training.feed.images import AugmentedImages
+from edgemim.training.loop.fit import Fitted, fit
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import AugmentationSettings, RunSettings
+from edgemim.training.settings.augmentation import AugmentationSettings
+from edgemim.training.settings.run import RunSettings
 
 # Dropout and drop path on: a resumed run has to draw the same numbers.
 BACKBONE = {

@@ -15,7 +15,7 @@ from edgemim.models.checkpoint import CheckpointInfo, load_checkpoint, save_chec
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.preprocess import Preprocess
 from edgemim.training.assembly import make_method, starting_point
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
 

@@ -20,12 +20,12 @@ from edgemim.data.open import open_splits
 from edgemim.errors import ArtifactError, DataError
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.models.convert import convert_file
-from edgemim.training.callbacks import Interrupted
+from edgemim.training.feed.images import AugmentedImages
 from edgemim.training.finetune import FinetuneSettings, finetune, measure_top1
-from edgemim.training.images import AugmentedImages
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import newest_state
+from edgemim.training.saving.save import Interrupted
+from edgemim.training.saving.state import newest_state
+from edgemim.training.settings.run import RunSettings
 
 TRAINING = {
     "steps": 6, "batch_size": 8, "precision": "fp32", "base_lr": 1e-2, "lr_batch": 0, "layer_decay": 0.7,

@@ -17,10 +17,10 @@ from edgemim.models.checkpoint import CheckpointInfo, load_checkpoint, save_chec
 from edgemim.models.teachers import load_teacher
 from edgemim.preprocess import Preprocess
 from edgemim.training import pretrain as module
-from edgemim.training.callbacks import Interrupted
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.saving.save import Interrupted
+from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.settings.run import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
 DMAE = {"name": "dmae", "sum_channels": True}

@@ -14,7 +14,7 @@ from edgemim.config import build, merge
 from edgemim.errors import ArtifactError, ConfigError, DataError, EdgemimError, OutputError
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
 DMAE = {"name": "dmae", "sum_channels": True}

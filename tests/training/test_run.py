@@ -9,7 +9,7 @@ import pytest
 
 from edgemim.errors import OutputError, TrainingError
 from edgemim.training.run import identity, is_finished, run_folder
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
 

@@ -8,13 +8,11 @@ import pytest
 
 from edgemim.config import build, resolved
 from edgemim.errors import ConfigError
-from edgemim.training.settings import (
-    AugmentationSettings,
-    ContractSettings,
-    EvaluationSettings,
-    RunSettings,
-    TrainingSettings,
-)
+from edgemim.training.settings.augmentation import AugmentationSettings
+from edgemim.training.settings.contract import ContractSettings
+from edgemim.training.settings.evaluation import EvaluationSettings
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.settings.training import TrainingSettings
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import load_checkpoint
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 from edgemim.training.untrained import neutralise, without_gradient
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2}

@@ -8,8 +8,8 @@ import torch
 
 from edgemim.errors import ConfigError
 from edgemim.preprocess import Pixels
-from edgemim.training.augmentation import Augmentation
-from edgemim.training.settings import AugmentationSettings
+from edgemim.training.feed.augmentation import Augmentation
+from edgemim.training.settings.augmentation import AugmentationSettings
 
 IDENTITY = AugmentationSettings(min_scale=1.0, max_scale=1.0, max_aspect=1.0, flip=False)
 

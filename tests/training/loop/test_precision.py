@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgemim.training.precision import lightning_precision, multiplies_bf16
+from edgemim.training.loop.precision import lightning_precision, multiplies_bf16
 
 
 def test_names_are_lightnings() -> None:

@@ -11,12 +11,14 @@ from torch import Tensor
 from edgemim.errors import TrainingError
 from edgemim.methods._base import Batch, Step
 from edgemim.preprocess import Preprocess
-from edgemim.training.images import Raw
-from edgemim.training.optimiser import build_optimiser, learning_rate_factor
-from edgemim.training.seeding import step_seed
-from edgemim.training.settings import TrainingSettings
+from edgemim.training.feed.images import Raw
+from edgemim.training.loop.optimiser import build_optimiser, learning_rate_factor
+from edgemim.training.loop.parts import Parts
+from edgemim.training.loop.seeding import step_seed
+from edgemim.training.loop.step_mean import StepMean
+from edgemim.training.loop.watch import FiniteWatch
+from edgemim.training.settings.training import TrainingSettings
 from edgemim.training.untrained import without_gradient
-from edgemim.training.watch import FiniteWatch
 
 _LOG_EVERY = 10
 _TEACHER = "method.teacher."
@@ -31,7 +33,8 @@ class TrainingModule(L.LightningModule):
         settings: Optimiser and schedule.
         contract: Whose mean and std normalise the images.
         steps: Of the whole run.
-        seed: Of the run; rank and step are mixed in.
+        seed: Of the run; part and step are mixed in.
+        parts: Of each batch, and which of them come here.
     """
 
     mean: Tensor
@@ -45,15 +48,18 @@ class TrainingModule(L.LightningModule):
         *,
         steps: int,
         seed: int,
+        parts: Parts | None = None,
     ) -> None:
         super().__init__()
         self.method = method
         self.settings = settings
         self.steps = steps
         self.seed = seed
+        self.parts = parts or Parts()
         self.metrics: dict[str, float] = {}
         self.untrained: tuple[str, ...] | None = None
         self._watch = FiniteWatch()
+        self._mean = StepMean()
         self.register_buffer("mean", torch.tensor(contract.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(contract.std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -72,7 +78,7 @@ class TrainingModule(L.LightningModule):
         return (pixels.float() - self.mean) / self.std
 
     def training_step(self, raw: Raw, batch_idx: int) -> Tensor:
-        seed = step_seed(self.seed, self.global_rank, self.global_step)
+        seed = step_seed(self.seed, self.parts.of_batch(batch_idx), self.global_step)
         rng = torch.Generator(device=self.device).manual_seed(seed)
         devices = [self.device] if self.device.type == "cuda" else []
         # Dropout and drop path take the global generator: seeded per step, and left as it was found.
@@ -84,8 +90,11 @@ class TrainingModule(L.LightningModule):
             step: Step = self.method(self.batch(raw), rng)
         values = {**step.metrics, "loss": step.loss.detach()}
         self._watch.see(values, self.global_step)
-        if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
-            self._log(values)
+        self._mean.add(values)
+        if self.parts.ends_step(batch_idx):
+            means = self._mean.take()
+            if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
+                self._log(means)
         return step.loss
 
     def on_after_backward(self) -> None:

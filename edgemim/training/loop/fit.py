@@ -22,14 +22,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from edgemim.errors import DataError
 from edgemim.preprocess import Preprocess
-from edgemim.training.callbacks import SaveState
-from edgemim.training.images import AugmentedImages, loader
-from edgemim.training.module import TrainingModule
-from edgemim.training.order import BatchOrder
-from edgemim.training.precision import lightning_precision
-from edgemim.training.progress import ProgressCallback
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.feed.images import AugmentedImages, loader
+from edgemim.training.feed.order import BatchOrder
+from edgemim.training.loop.module import TrainingModule
+from edgemim.training.loop.parts import Parts
+from edgemim.training.loop.precision import lightning_precision
+from edgemim.training.saving.save import SaveState
+from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.shown.progress import ProgressCallback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,15 @@ def fit(
     steps = training.total_steps(len(images))
     state = newest_state(run) if resume else None
     start = state[1] if state else 0
-    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed)
+    parts = Parts.of(rank=0, processes=1, accumulate=training.accumulate)
+    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed, parts=parts)
     order = BatchOrder(
-        images=len(images), batch_size=training.batch_size, steps=steps, seed=settings.seed, start_step=start
+        images=len(images),
+        batch_size=training.batch_size,
+        steps=steps,
+        seed=settings.seed,
+        start_step=start,
+        parts=parts,
     )
     progress = ProgressCallback(title, training.batch_size)
     precision = lightning_precision(training.precision)
@@ -104,6 +111,7 @@ def fit(
             devices=1,
             precision=precision,
             gradient_clip_val=training.clip_grad or None,
+            accumulate_grad_batches=len(parts.mine),
             deterministic=settings.deterministic,
             callbacks=[progress, *callbacks, SaveState(run, training.save_minutes)],
             logger=_loggers(run, start),

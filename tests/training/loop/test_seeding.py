@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edgemim.training.seeding import seeded, step_seed
+from edgemim.training.loop.seeding import seeded, step_seed
 
 
 def test_a_seeded_block_repeats_itself_and_leaves_the_generator_as_it_was() -> None:

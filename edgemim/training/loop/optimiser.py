@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgemim.methods._base import Method
-from edgemim.training.settings import TrainingSettings
+from edgemim.training.settings.training import TrainingSettings
 
 # A block of a plain model, or of a stage (timm: `layers` or `stages`), and what leads into a stage.
 _BLOCK = re.compile(r"(?:^|\.)(?:(?:layers|stages)\.(\d+)\.)?blocks\.(\d+)\.")

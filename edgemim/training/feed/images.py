@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edgemim.training.augmentation import Augmentation
-from edgemim.training.inputs import Decodable
-from edgemim.training.order import BatchOrder, Place
+from edgemim.training.feed.augmentation import Augmentation
+from edgemim.training.feed.inputs import Decodable
+from edgemim.training.feed.order import BatchOrder, Place
 
 Raw = dict[str, Tensor]
 

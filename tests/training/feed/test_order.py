@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgemim.training.order import BatchOrder, Place, epoch_order
+from edgemim.errors import ConfigError
+from edgemim.training.feed.order import BatchOrder, Place, epoch_order
+from edgemim.training.loop.parts import Parts
 
 
 def places(images: int, batch: int, steps: int, seed: int = 0, start: int = 0) -> list[Place]:
@@ -44,3 +46,22 @@ def test_its_length_is_that_of_the_whole_run() -> None:
     assert len(order) == 9
     assert len(list(order)) == 2
     assert len(list(order)) == 2  # asked again, the same
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 3), (3, 1), (2, 3)])
+def test_the_parts_of_all_processes_are_the_batch(processes: int, accumulate: int) -> None:
+    def order(rank: int | None = None) -> list[list[Place]]:
+        parts = None if rank is None else Parts.of(rank=rank, processes=processes, accumulate=accumulate)
+        made = BatchOrder(images=10, batch_size=12, steps=7, seed=0, start_step=2, parts=parts)
+        assert len(made) == 7 * (1 if parts is None else accumulate)
+        return list(made)
+
+    shares = [order(rank) for rank in range(processes)]
+    for step, batch in enumerate(order()):
+        mine = [share[step * accumulate : (step + 1) * accumulate] for share in shares]
+        assert [place for parts in mine for part in parts for place in part] == batch
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size 10 cannot be divided into 4 equal parts .* set --batch-size 8"):
+        BatchOrder(images=100, batch_size=10, steps=1, seed=0, parts=Parts.of(rank=0, processes=2, accumulate=2))

@@ -12,8 +12,8 @@ from torch import nn
 
 from edgemim.methods._base import Method
 from edgemim.models.build import build_backbone
-from edgemim.training.optimiser import build_optimiser, learning_rate_factor, parameter_groups
-from edgemim.training.settings import TrainingSettings
+from edgemim.training.loop.optimiser import build_optimiser, learning_rate_factor, parameter_groups
+from edgemim.training.settings.training import TrainingSettings
 
 
 def settings(**over: Any) -> TrainingSettings:

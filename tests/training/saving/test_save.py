@@ -18,10 +18,11 @@ from PIL import Image
 from edgemim.errors import Preempted
 from edgemim.methods._base import Method
 from edgemim.preprocess import Preprocess
-from edgemim.training.callbacks import DrawReconstructions, Interrupted
-from edgemim.training.fit import Fitted, fit
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import LAST, VerifiedCheckpointIO, newest_state
+from edgemim.training.loop.fit import Fitted, fit
+from edgemim.training.saving.save import Interrupted
+from edgemim.training.saving.state import LAST, VerifiedCheckpointIO, newest_state
+from edgemim.training.settings.run import RunSettings
+from edgemim.training.shown.drawing import DrawReconstructions
 
 STEPS = 6
 Train = Callable[..., Fitted]
@@ -119,9 +120,9 @@ import signal, sys
 import torch
 torch.set_num_threads(1)
 from edgemim.config import build
-from edgemim.training.callbacks import Interrupted
+from edgemim.training.saving.save import Interrupted
 from edgemim.training.pretrain import pretrain
-from edgemim.training.settings import RunSettings
+from edgemim.training.settings.run import RunSettings
 from pathlib import Path
 values = eval(sys.argv[1])
 try:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from edgemim.training.images import AugmentedImages, Raw, loader
-from edgemim.training.order import BatchOrder
-from edgemim.training.settings import AugmentationSettings
+from edgemim.training.feed.images import AugmentedImages, Raw, loader
+from edgemim.training.feed.order import BatchOrder
+from edgemim.training.settings.augmentation import AugmentationSettings
 
 Augmented = Callable[..., AugmentedImages]
 # Python 3.12 and later warn of a fork in a process with threads, which is how torch starts its workers.

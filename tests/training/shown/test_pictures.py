@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgemim.methods._base import Batch, Method
 from edgemim.preprocess import Preprocess
-from edgemim.training.pictures import reconstruction_grid, save_picture
+from edgemim.training.shown.pictures import reconstruction_grid, save_picture
 
 GAP = 2
 FACTOR = 6  # images of 16 pixels are shown at 96

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from edgemim.training.watch import FiniteWatch
+from edgemim.training.loop.watch import FiniteWatch
 
 INF, NAN = float("inf"), float("nan")
 

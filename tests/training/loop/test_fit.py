@@ -15,10 +15,10 @@ from torch import nn
 
 from edgemim.errors import DataError, OutputError
 from edgemim.methods._base import Method
-from edgemim.training.callbacks import Interrupted
-from edgemim.training.fit import Fitted
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import newest_state
+from edgemim.training.loop.fit import Fitted
+from edgemim.training.saving.save import Interrupted
+from edgemim.training.saving.state import newest_state
+from edgemim.training.settings.run import RunSettings
 
 STEPS = 10
 Train = Callable[..., Fitted]
@@ -81,6 +81,21 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     fitted = train(task, settings, tmp_path, images=images, resume=True)
     assert weights(task) == in_one_go(images)
     assert (fitted.steps, fitted.resumed_from) == (STEPS, stops[-1])
+
+
+@pytest.mark.parametrize("stops", [[1], [3, 4]])
+def test_a_run_that_accumulates_resumes_bit_by_bit_too(
+    train: Train, make_mae: MakeMAE, run_settings: MakeSettings, tmp_path: Path, stops: list[int]
+) -> None:
+    settings = run_settings(training={"steps": STEPS, "accumulate": 4})
+    whole = make_mae()
+    train(whole, settings, tmp_path / "whole")
+    for done, stop in enumerate(stops):
+        with pytest.raises(Interrupted, match=f"stopped at step {stop} of {STEPS}"):
+            train(make_mae(seed=done), settings, tmp_path / "run", stop_at=stop, resume=done > 0)
+    task = make_mae(seed=99)
+    train(task, settings, tmp_path / "run", resume=True)
+    assert weights(task) == weights(whole)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(

@@ -9,6 +9,8 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from edgemim.training.loop.parts import ends_step
+
 _LINES = 4
 
 
@@ -49,6 +51,8 @@ class ProgressCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not ends_step(trainer, batch_idx):
+            return
         done = trainer.global_step - self._first_step
         self.images_per_second = done * self.batch_size / max(1e-9, time.monotonic() - self._started)
         if self._bar is not None and self._task is not None:

@@ -12,8 +12,8 @@ import torch
 
 from edgemim.artifact import sha256_of
 from edgemim.errors import OutputError, TrainingError
-from edgemim.training import state
-from edgemim.training.state import LAST, VerifiedCheckpointIO, check_same_settings, newest_state, save_settings
+from edgemim.training.saving import state
+from edgemim.training.saving.state import LAST, VerifiedCheckpointIO, check_same_settings, newest_state, save_settings
 
 
 def save(run: Path, step: int, value: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""What happens beside the steps: saving the state, stopping on a signal, drawing reconstructions."""
+"""Saving the state as a run goes on, and stopping when a signal asks for it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from edgemim.errors import Preempted
-from edgemim.methods._base import Batch, Method
-from edgemim.preprocess import Preprocess
-from edgemim.training.module import TrainingModule
-from edgemim.training.pictures import reconstruction_grid, save_picture
-from edgemim.training.state import LAST
+from edgemim.training.loop.parts import ends_step
+from edgemim.training.saving.state import LAST
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,6 +49,8 @@ class SaveState(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not ends_step(trainer, batch_idx):
+            return
         due = time.monotonic() - self._saved_at > self.seconds
         if due or self._signal is not None or trainer.global_step == trainer.max_steps:
             trainer.save_checkpoint(self.run / LAST)
@@ -78,34 +76,3 @@ class SaveState(L.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-
-
-class DrawReconstructions(L.Callback):
-    """Writes `reconstructions/step-<n>.png` as training goes.
-
-    Args:
-        run: Folder of the run.
-        images: uint8 [B, 3, H, W] to show.
-        contract: Of the student.
-        every: Steps between two pictures.
-    """
-
-    def __init__(self, run: Path, images: torch.Tensor, contract: Preprocess, every: int) -> None:
-        self.run = run
-        self.images = images
-        self.contract = contract
-        self.every = every
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step % self.every and step != trainer.max_steps:
-            return
-        assert isinstance(pl_module, TrainingModule)
-        method = pl_module.method
-        assert isinstance(method, Method)
-        shown: Batch = pl_module.batch({"images": self.images.to(pl_module.device)})
-        picture = reconstruction_grid(method, shown, self.contract)
-        if picture is not None:
-            save_picture(picture, self.run / "reconstructions" / f"step-{step:09d}.png")

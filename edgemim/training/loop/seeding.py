@@ -1,4 +1,4 @@
-"""Seeds: every random number of a run is a function of (seed, rank, step) or (seed, epoch, image)."""
+"""Seeds: every random number of a run is a function of (seed, part of the batch, step) or (seed, epoch, image)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """A 63-bit seed that differs for every (seed, rank, step)."""
-    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, part: int, step: int) -> int:
+    """A 63-bit seed that differs for every (seed, part, step)."""
+    return int(np.random.SeedSequence((seed, part, step)).generate_state(1, np.uint64)[0] >> 1)

@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from edgemim.preprocess import Pixels
-from edgemim.training.settings import AugmentationSettings
+from edgemim.training.settings.augmentation import AugmentationSettings
 
 _ATTEMPTS = 10
 # Its numbers are apart from the crop's, so that the crops of a run are the same with and without it.

@@ -15,10 +15,10 @@ from torch import nn
 from edgemim.errors import TrainingError
 from edgemim.methods._base import Batch, Step
 from edgemim.preprocess import Preprocess
-from edgemim.training.fit import Fitted, fit
-from edgemim.training.module import step_seed
-from edgemim.training.settings import RunSettings
-from edgemim.training.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.loop.fit import Fitted, fit
+from edgemim.training.loop.module import step_seed
+from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.settings.run import RunSettings
 
 STEPS = 10
 Train = Callable[..., Fitted]

@@ -1,0 +1,1 @@
+"""From decoded images to the batches of a run: in which order, cropped and flipped how, read by whom."""

@@ -1,0 +1,1 @@
+"""The steps of a run: Lightning's Trainer, the module that takes a step, optimiser, precision, seeds."""

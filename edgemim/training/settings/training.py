@@ -1,0 +1,102 @@
+"""Settings of the length, optimiser and schedule of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgemim.errors import ConfigError
+
+_NOT_NEGATIVE = (
+    "base_lr",
+    "lr_batch",
+    "min_lr",
+    "step_factor",
+    "weight_decay",
+    "clip_grad",
+    "workers",
+    "save_minutes",
+    "picture_steps",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Length, optimiser and schedule.
+
+    Args:
+        epochs: Passes over the data; used where `steps` is 0.
+        steps: Optimiser steps.
+        batch_size: Images per step, of all processes together.
+        accumulate: Passes that a process makes over its share of a batch before it updates; more of them need less
+            memory.
+        base_lr: Learning rate per `lr_batch` images.
+        lr_batch: The rate is base_lr * batch_size / lr_batch; 0: base_lr as it stands.
+        schedule: How the rate falls after the warm-up: `cosine` or `linear` to min_lr, or `step`: constant, and
+            from `step_at` on multiplied by `step_factor`.
+        step_at: Share of all steps after which the rate of the `step` schedule falls.
+        step_factor: By what it is then multiplied.
+        min_lr: Rate at the end of the cosine or the line.
+        warmup: Share of all steps in which the rate rises from 0.
+        weight_decay: AdamW's; not on biases and other 1-D tensors.
+        betas: AdamW's.
+        clip_grad: Largest norm of all gradients together; 0: no clipping.
+        layer_decay: Factor on the rate from one block to the one before it (fine-tuning); 1: none.
+        label_smoothing: Of the classification loss, in [0, 1).
+        precision: `fp32`, `bf16` (autocast), or `fastest`: bf16 where the processor multiplies it, else fp32.
+        workers: Processes that read and augment; 0: the training process itself.
+        save_minutes: Time between two saved states.
+        picture_steps: Steps between two pictures of reconstructions; 0: ten in a run.
+    """
+
+    epochs: float = 0.0
+    steps: int = 0
+    batch_size: int = 256
+    accumulate: int = 1
+    base_lr: float = 1.5e-4
+    lr_batch: int = 256
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    step_at: float = 0.875
+    step_factor: float = 0.1
+    min_lr: float = 0.0
+    warmup: float = 0.05
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_grad: float = 0.0
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    precision: Literal["fp32", "bf16", "fastest"] = "fastest"
+    workers: int = 0
+    save_minutes: float = 5.0
+    picture_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 and self.steps <= 0:
+            raise ConfigError("a run needs a length: give --epochs or --steps")
+        for name in ("batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1; got {getattr(self, name)}")
+        if self.epochs < 0 or self.steps < 0:
+            raise ConfigError(f"a run needs a length: got training.epochs {self.epochs}, training.steps {self.steps}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} must not be negative; got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"training.betas must lie in [0, 1); got {self.betas}")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"training.warmup is a share of the run, in [0, 1]; got {self.warmup}")
+        if not 0 <= self.step_at <= 1:
+            raise ConfigError(f"training.step_at is a share of the run, in [0, 1]; got {self.step_at}")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"training.layer_decay must lie in (0, 1]; got {self.layer_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"training.label_smoothing must lie in [0, 1); got {self.label_smoothing}")
+
+    def total_steps(self, images: int) -> int:
+        """Optimiser steps of the whole run over a set of `images`."""
+        return self.steps or max(1, round(self.epochs * images / self.batch_size))
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate: base_lr scaled by the batch (Goyal et al., arXiv:1706.02677, the linear rule)."""
+        return self.base_lr * self.batch_size / self.lr_batch if self.lr_batch else self.base_lr
