@@ -9,6 +9,7 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
+from edgemim.commands._measuring import write_page
 from edgemim.commands._output import emit, remark
 from edgemim.errors import EXIT_GATE_MISSED
 
@@ -37,5 +38,6 @@ def quickstart(
     else:
         typer.echo(quickstart_table(result))
     remark(f"{result['verdict']}\nbundle {result['bundle']}, report {result['report']}/report.md")
+    write_page(Path(result["report"]))
     if not result["passed"]:
         raise typer.Exit(EXIT_GATE_MISSED)

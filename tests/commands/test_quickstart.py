@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgemim.commands import quickstart as command
 from edgemim.pipeline import quickstart as pipeline
 from edgemim.pipeline.table import quickstart_table
 
@@ -32,6 +33,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return result
 
     monkeypatch.setattr(pipeline, "run_quickstart", run_quickstart)
+    monkeypatch.setattr(command, "write_page", lambda folder: asked.update(page=folder))
     return asked
 
 
@@ -40,6 +42,7 @@ def test_without_options_it_is_digits_in_less_than_two_minutes(cli: Any, given: 
     assert (given["data"], given["out"], given["seed"]) == ("digits", Path("runs/quickstart"), 0)
     assert given["minutes"] < 2
     assert given["overwrite"] is False
+    assert given["page"] == Path("out/report")
 
 
 def test_people_get_one_table_and_where_the_rest_is(cli: Any, given: dict[str, Any]) -> None:
