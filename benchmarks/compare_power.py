@@ -1,44 +1,51 @@
 """Does `edgemim compare` find a difference of 5 %, and none where there is none?
 
-    python benchmarks/compare_power.py [--mode standard] [--repeats 10]
+    python benchmarks/compare_power.py [--mode standard] [--repeats 10] [--numbers 0-4] [--out FILE]
+    python benchmarks/compare_power.py --merge FILE FILE --out benchmarks/results/compare_power_standard.json
 
 Compares a ViT-Ti (224 pixels, 12 blocks, random weights, ONNX Runtime, one thread) with itself, and with itself slowed
-by 5 %, so many times each. The slowed one hashes bytes after every run, as many as take 5 % of the model's time, which
-is measured in turns right before each comparison: real work on the same core, which a busy machine slows alike. In
-every second comparison the slowed one comes first, and the other is to be found faster.
+by 5 %, so many times each. The slowed one hashes a few bytes over and over after every run, for 5 % of the model's
+time, which is measured once, before the first comparison: real work on the same core, which a busy machine slows alike
+and which leaves the model's caches alone. In every second comparison the slowed one comes first, and the other is to be
+found faster.
 
 Right is: no difference of the same thing twice; `slower` or `faster`, as it is, of the slowed one. `unclear` is wrong
-in both. The result is written after every comparison, and a second call with the same settings goes on from there.
+in both. Both times are taken in every run of the slowed one; where the work was less than 4.5 % or more than 5.5 % of
+the model's time (`injected_share`), the row says nothing about 5 % and does not count: it stays in the file, and the
+next call makes another. The result is written after every comparison, and a call with the same settings goes on from
+there. Two calls pinned to a core each can share the numbers, into two files, which `--merge` puts together; every row
+says which call made it, with its command and commit.
 
-Takes about 5 minutes per comparison in `standard` mode, 1 in `quick`. What would make the answer wrong: nothing else
-may start or end on the machine that takes part in one side only, which short turns make unlikely; a machine whose
-noise is larger than it can average out in the time of the mode is told as `unclear`.
+Takes 2.5 minutes per comparison in `standard` mode, and up to 7 where it is unclear at first (20 comparisons: one hour
+to two); half a minute to one and a half in `quick`. What would make the answer wrong: nothing else may start or end on
+the machine that takes part in one side only, which short turns make unlikely; a machine whose noise is larger than it
+can average out in the time of the mode is told as `unclear`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shlex
-import statistics
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
+from _parts.power_rows import KINDS, Row, is_made, is_valid, merged, numbers, part_of, read, summarise
+from _parts.side_by_side import say_on_stderr
+from _parts.slowed import Calibration, SlowedBackend, calibrate
 from _parts.vit_forms import CLASSES, SIZE, Form, build_vit
 
 from edgemim.artifact import create_artifact, load_artifact, write_text
 from edgemim.preprocess import Preprocess
-from edgemim.runtime.backends._base import Arrays, Engine, Session
 from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.compare.compare import compare
@@ -48,63 +55,75 @@ from edgemim.runtime.targets import TARGETS
 
 HERE = Path(__file__).parent
 SLOWED_BY = 0.05
-KINDS = ("same", "slowed")
 _GOLDEN = 2
-_CALIBRATION_RUNS = 50
-_BLOCK = b"\0" * 1_000_000
-_NS_PER_MS = 1e6
-
-
-class SlowedSession(Session):
-    """A session that hashes so many bytes after every run."""
-
-    def __init__(self, session: Session, count: int) -> None:
-        self._session, self._bytes = session, b"\0" * count
-
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        outputs = self._session.run(inputs)
-        hashlib.sha256(self._bytes).digest()
-        return outputs
-
-    def close(self) -> None:
-        self._session.close()
-
-
-class SlowedBackend(OnnxRuntimeBackend):
-    """ONNX Runtime, and work beside it."""
-
-    name: ClassVar[str] = "slowed"
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def open(self, engine: Engine) -> Session:
-        return SlowedSession(super().open(engine), self._count)
+# Of the first of three passes: 700 runs in all, half a minute.
+_CALIBRATION_PAIRS = 100
 
 
 def main() -> None:
-    """Run the comparisons that are not in the file yet, and write it after each."""
+    """Run the comparisons that are not in the file yet, and write it after each; or put files together."""
+    arguments = parse(sys.argv[1:])
+    out = arguments.out or HERE / "results" / f"compare_power_{arguments.mode}.json"
+    if arguments.merge:
+        settings, rows, parts = merged(arguments.merge)
+    else:
+        settings = {"mode": arguments.mode, "width": arguments.width, "slowed_by": SLOWED_BY, "threads": 1}
+        rows, parts = read(out, settings)
+        compare_all(arguments, out, settings, rows, parts)
+    write(out, settings, rows, parts)
+    say_on_stderr(f"{json.dumps(summarise(rows))}\nwrote {out}")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the caller wants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", default="standard", choices=["quick", "standard"])
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=10, help="of each kind: numbers from 0 on")
+    parser.add_argument("--numbers", type=numbers, help="in place of --repeats: this part of them, such as 0-4")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="by default both, in turns")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--out", type=Path, help="by default results/compare_power_MODE.json")
-    arguments = parser.parse_args()
-    out = arguments.out or HERE / "results" / f"compare_power_{arguments.mode}.json"
-    settings = {"mode": arguments.mode, "width": arguments.width, "slowed_by": SLOWED_BY, "threads": 1}
-    rows = _earlier(out, settings)
+    parser.add_argument("--merge", type=Path, nargs="+", help="files to put together; nothing is measured")
+    found = parser.parse_args(words)
+    if found.merge and not found.out:
+        parser.error("--merge needs --out")
+    return found
+
+
+def compare_all(
+    arguments: argparse.Namespace,
+    out: Path,
+    settings: Mapping[str, Any],
+    rows: list[Row],
+    parts: list[dict[str, Any]],
+) -> None:
+    """Make every comparison that no row of these is of, one attempt each."""
+    wanted = [(n, kind) for n in arguments.numbers or range(arguments.repeats) for kind in arguments.kinds]
+    left = [(number, kind) for number, kind in wanted if not is_made(rows, kind, number)]
+    if not left:
+        return
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder), arguments.width)
-        for number in range(arguments.repeats):
-            for kind in arguments.kinds:
-                if any((row["kind"], row["number"]) == (kind, number) for row in rows):
-                    continue
-                rows.append(one_comparison(kind, number, bundle, Path(folder), arguments.mode))
-                _write(out, settings, rows)
-                sys.stderr.write(f"{kind} {number}: {rows[-1]['difference']}, {rows[-1]['verdict']}\n")
-    _write(out, settings, rows)
-    sys.stderr.write(f"{json.dumps(summarise(rows))}\nwrote {out}\n")
+        known = next((Calibration(**part["calibration"]) for part in parts), None)
+        calibration = known or calibrate(_choose(bundle, OnnxRuntimeBackend()), SLOWED_BY, pairs=_CALIBRATION_PAIRS)
+        say_on_stderr(f"{calibration.hashed_bytes:,} bytes take {calibration.share:.2%} of the model's time")
+        part = part_of(parts, this_call(calibration))
+        for number, kind in left:
+            row = one_comparison(kind, number, calibration, bundle, Path(folder), arguments.mode)
+            rows.append(row | {"part": part})
+            write(out, settings, rows, parts)
+            say_on_stderr(f"{kind} {number}: {row['difference']}, {row['verdict']}{_doubt(row)}")
+
+
+def this_call(calibration: Calibration) -> dict[str, Any]:
+    """What made the rows of this call."""
+    return {
+        "command": command("compare_power.py"),
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "calibration": calibration.to_dict(),
+        "runtimes": {"onnxruntime": version("onnxruntime")},
+        **describe_machine(),
+    }
 
 
 def make_bundle(folder: Path, width: int) -> Path:
@@ -142,66 +161,39 @@ def make_bundle(folder: Path, width: int) -> Path:
     return write_bundle(artifact, folder / "bundle", target=TARGETS.get("x86")).path
 
 
-def one_comparison(kind: str, number: int, bundle: Path, folder: Path, mode: str) -> dict[str, Any]:
-    """Compare once; `right` says whether it came out as it is."""
+def one_comparison(
+    kind: str, number: int, calibration: Calibration, bundle: Path, folder: Path, mode: str
+) -> dict[str, Any]:
+    """Compare once; `right` says whether it came out as it is, `valid` whether that counts."""
     plain, began = _choose(bundle, OnnxRuntimeBackend()), time.perf_counter()
-    extra = None if kind == "same" else calibrate(plain)
-    other = plain if extra is None else _choose(bundle, SlowedBackend(extra))
+    slowed = SlowedBackend(calibration.hashed_bytes)
+    other = plain if kind == "same" else _choose(bundle, slowed)
     first = kind == "slowed" and number % 2 == 1
     given = (other, plain) if first else (plain, other)
     report = compare(given, folder / "report", mode=mode, threads=1, cache=folder / "cache", overwrite=True)
     (pair,) = report["pairs"]
     truth = "none" if kind == "same" else "faster" if first else "slower"
+    share = None if kind == "same" else round(slowed.shares.median(), 5)
     return {
         "kind": kind,
         "number": number,
+        "valid": is_valid(kind, share),
         "right": pair["difference"] == truth,
         "truth": truth,
         **{key: pair[key] for key in ("difference", "ratio", "low", "high", "n", "block", "blocks")},
-        "hashed_bytes": extra,
+        "injected_share": share,
         "p50_ms": [entry["latency"]["p50_ms"] for entry in report["entries"]],
         "cv": [entry["latency"]["cv"] for entry in report["entries"]],
         "runs": [entry["latency"]["n"] for entry in report["entries"]],
+        "extended": report["protocol"]["extended"],
         "seconds": round(time.perf_counter() - began, 1),
         "marks": report["environment"]["marks"],
         "verdict": report["verdict"],
     }
 
 
-def calibrate(choice: Choice) -> int:
-    """Bytes whose hash takes `SLOWED_BY` of the model's median; both are timed in turns."""
-    backend = choice.pair.backend
-    session = backend.open(backend.compile(choice.bundle, choice.pair.candidate, Path(), choice.threads))
-    inputs, _ = next(choice.bundle.golden_batches())
-    model, block = [], []
-    for _ in range(_CALIBRATION_RUNS):
-        moments = [time.perf_counter_ns()]
-        session.run(inputs)
-        moments.append(time.perf_counter_ns())
-        hashlib.sha256(_BLOCK).digest()
-        moments.append(time.perf_counter_ns())
-        model.append(moments[1] - moments[0])
-        block.append(moments[2] - moments[1])
-    session.close()
-    # The ratio within a turn: what slows the machine slows both.
-    return round(SLOWED_BY * len(_BLOCK) * statistics.median(m / b for m, b in zip(model, block, strict=True)))
-
-
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many came out right, and how, by kind."""
-    found = {}
-    for kind in KINDS:
-        of_kind = [row for row in rows if row["kind"] == kind]
-        said = [row["difference"] for row in of_kind]
-        found[kind] = {
-            "comparisons": len(of_kind),
-            "right": sum(row["right"] for row in of_kind),
-            "said": {word: said.count(word) for word in sorted(set(said))},
-            "half_width": round(statistics.median(row["high"] / row["low"] - 1 for row in of_kind) / 2, 5)
-            if of_kind
-            else None,
-        }
-    return found
+def _doubt(row: Row) -> str:
+    return "" if row["valid"] else f"; not counted: the work was {row['injected_share']:.1%} of the model's time"
 
 
 def _choose(bundle: Path, backend: OnnxRuntimeBackend) -> Choice:
@@ -215,26 +207,14 @@ def _outputs(model: onnx.ModelProto, inputs: npt.NDArray[np.float32]) -> npt.NDA
     return np.concatenate([session.run(None, {"images": image[None]})[0] for image in inputs])
 
 
-def _earlier(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons that an earlier call with these settings made."""
-    if not out.is_file():
-        return []
-    found = json.loads(out.read_text("utf-8"))
-    if found["settings"] != settings:
-        raise SystemExit(f"{out} is of other settings ({found['settings']}); remove it, or choose another --out")
-    rows: list[dict[str, Any]] = found["rows"]
-    return rows
-
-
-def _write(out: Path, settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+def write(out: Path, settings: Mapping[str, Any], rows: Sequence[Row], parts: Sequence[Mapping[str, Any]]) -> None:
+    """The file, whole or not at all."""
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/compare_power.py", *sys.argv[1:]]),
         "settings": dict(settings),
         "summary": summarise(rows),
-        "rows": rows,
-        "runtimes": {"onnxruntime": version("onnxruntime")},
-        **describe_machine(),
+        "parts": list(parts),
+        "rows": list(rows),
     }
     write_text(out, json.dumps(result, indent=1) + "\n")
 

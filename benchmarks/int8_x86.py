@@ -174,7 +174,7 @@ def time_job(job: Mapping[str, Any]) -> dict[str, Any]:
             "p50_ms": round(latency.p50_ms, 3),
             "p90_ms": None if latency.p90_ms is None else round(latency.p90_ms, 3),
             "runs": latency.n,
-            "times_fp32": [round(value, 3) for value in (ratio.median, ratio.low, ratio.high)],
+            "times_fp32": [round(value, 3) for value in (ratio.ratio, ratio.low or 0.0, ratio.high or 0.0)],
             "round_medians_ms": [round(float(value) / 1e6, 3) for value in taken.round_medians()],
         }
     return {"candidates": rows}

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from edgemim.errors import EXIT_BUG, EXIT_GATE_MISSED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError
+from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER, EdgemimError
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.gates import parse_gates
 from edgemim.runtime.latency.protocol import MODES
+from edgemim.runtime.outcome import exit_code
 
 _GRACE_S = 3.0
 _TELL_EVERY_S = 0.5
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown = json.dumps(report, indent=2) if options.json else (options.out / "report.md").read_text("utf-8")
             sys.stdout.write(f"{shown.rstrip()}\n")
             sys.stderr.write(f"{report['verdict']}\n")
-        return EXIT_OK if report["passed"] else EXIT_GATE_MISSED
+        return exit_code(report)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from typing import Any
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.device import Device
 from edgemim.runtime.environment.summary import Environment
-from edgemim.runtime.latency.summary import STABLE_SPREAD, Latency
+from edgemim.runtime.latency.summary import STABLE_DEVICE_CV, STABLE_SPREAD, Latency
 from edgemim.runtime.latency.warmup import AGREEMENT
 from edgemim.runtime.plan import Plan
 from edgemim.runtime.trial import Trial
@@ -90,20 +90,28 @@ def _about_sessions(bundle: Bundle, trials: Sequence[Trial]) -> list[str]:
     return found
 
 
-def _about_latency(measured: Sequence[tuple[str, Latency]]) -> list[str]:
-    """One sentence for everything that did not warm up, one for everything that was not stable."""
+def about_latency(measured: Sequence[tuple[str, Latency]]) -> list[str]:
+    """One sentence for everything that did not warm up, one for everything that was not stable.
+
+    Args:
+        measured: Names and latencies.
+    """
     cold = [f"{label} ({found.warmup_s:.1f} s)" for label, found in measured if found.settled is False]
-    shaky = [f"{label} ({found.spread:.0%})" for label, found in measured if found.stable is False]
+    shaky = [(label, found) for label, found in measured if found.stable is False]
+    computed = [f"{label} ({found.device_cv:.1%})" for label, found in shaky if found.device_cv is not None]
+    waited = [f"{label} ({found.spread:.1%})" for label, found in shaky if found.device_cv is None]
     remarks = []
     if cold:
         remarks.append(
             f"warming up did not settle within its time: medians of the last runs still differed by more than "
-            f"{AGREEMENT:.0%}, of {_all(cold)}"
+            f"{AGREEMENT:.0%}, or the board still got warmer, of {_all(cold)}"
         )
-    if shaky:
-        remarks.append(
-            f"the latency is not stable, medians of rounds differ by over {STABLE_SPREAD:.0%}: {_all(shaky)}"
-        )
+    if waited:
+        told = f"the quartiles of the rounds' medians lie more than {STABLE_SPREAD:.1%} apart"
+        remarks.append(f"the latency is not stable, {told}: {_all(waited)}")
+    if computed:
+        told = f"its time on the device has a coefficient of variation above {STABLE_DEVICE_CV:.0%}"
+        remarks.append(f"the latency is not stable, {told}: {_all(computed)}")
     return remarks
 
 
@@ -118,7 +126,7 @@ def _about_device(device: Device, trials: Sequence[Trial]) -> list[str]:
             f"the {device.machine} processor is emulated by another kind of processor (qemu-user): outputs count, "
             "latencies and energies mean nothing"
         )
-    found += _about_latency([(t.label, t.latency) for t in trials if t.latency is not None])
+    found += about_latency([(t.label, t.latency) for t in trials if t.latency is not None])
     if device.virtual:
         found.append("this is a virtual machine: its neighbours take part in the tail of the latency")
     if device.load is not None and device.load > device.threads / 2:

@@ -51,7 +51,8 @@ def check_bundle(
         progress: Called with (steps done, steps in all).
 
     Returns:
-        The report, as written to `report.json`.
+        The report, as written to `report.json`. Where no candidate runs right, its verdict says of each why, and
+        `edgemim.runtime.outcome.exit_code` is that of a failed device.
 
     Raises:
         ArtifactError: Not a bundle, or an altered one.
@@ -59,7 +60,7 @@ def check_bundle(
             another check that is running here.
         MissingDependencyError: A backend's package is not installed.
         OutputError: `out` exists, or cannot be written.
-        DeviceError: No candidate could be run.
+        DeviceError: This device prepares images differently, or a candidate that ran fails while it is timed.
     """
     settings = CheckSettings(
         gates=gates or {},

@@ -18,9 +18,10 @@ from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
 from edgemim.runtime.power.meter import PowerMeter
 from edgemim.runtime.probe.measure import probe
+from edgemim.runtime.probe.room import refuse_if_too_large
 from edgemim.runtime.subject import Subject
 from edgemim.runtime.timing import time_together
-from edgemim.runtime.trial import Trial, evaluate, find_reference, start, still_in
+from edgemim.runtime.trial import evaluate, find_reference, start
 
 Progress = Callable[[int, int], None]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -59,10 +60,11 @@ def measure(
 
     Raises:
         ConfigError: Another check is running here.
-        DeviceError: No candidate could be run, or one that could fails now.
+        DeviceError: A candidate that could be run fails while it is timed; or the candidates, each of which ran in a
+            process of its own, do not fit into this one together.
     """
     trials = [trial for subject in subjects for trial in subject.trials]
-    total = 2 * len(trials) + sum(subject.images for subject in subjects) + len(trials) * protocol.rounds
+    total = (1 + probes) * len(trials) + sum(subject.images for subject in subjects) + len(trials) * protocol.rounds
     done = 0
 
     def tick() -> None:
@@ -76,12 +78,14 @@ def measure(
             for backend in {trial.pair.backend.name: trial.pair.backend for trial in trials}.values():
                 backend.forget(cache)
         try:
+            if probes:
+                _probe_all(subjects, cache, threads, tick, rebuild=rebuild)
             for subject in subjects:
-                _make_ready(subject, cache, threads, tick, rebuild=rebuild, probes=probes)
-            _refuse_if_nothing_runs(trials)
+                _make_ready(subject, cache, threads, tick, rebuild=rebuild)
+            meter = PowerMeter()
             with EnvironmentWatch() as watch:
                 groups = [(subject.bundle, subject.trials) for subject in subjects]
-                found = time_together(groups, protocol, PowerMeter(), watch, lambda _turn, _turns: tick())
+                found = time_together(groups, protocol, meter, watch, tick)
             for subject, preparing in zip(subjects, found, strict=True):
                 subject.preparing = preparing
         finally:
@@ -89,28 +93,43 @@ def measure(
                 trial.close()
     if progress is not None:
         progress(total, total)
-    return Conditions(environment=watch.summary(), arrays=_arrays(subjects, watch))
+    return Conditions(environment=watch.summary(), arrays=_arrays(subjects, watch, meter))
 
 
 def protocol_facts(subjects: Sequence[Subject], protocol: LatencyProtocol, threads: int) -> dict[str, Any]:
     """The protocol, for the report."""
-    batch = max(subject.bundle.batch for subject in subjects)
+    batches = {subject.bundle.batch for subject in subjects}
+    batch = batches.pop() if len(batches) == 1 else None
     return asdict(protocol) | {
         "batch": batch,
         "threads": threads,
-        "timed": _TIMED.format("one image" if batch == 1 else f"{batch} images"),
+        "timed": _TIMED.format({None: "each bundle's own batch", 1: "one image"}.get(batch, f"{batch} images")),
         "percentiles": _PERCENTILES,
     }
 
 
-def _make_ready(
-    subject: Subject, cache: Path, threads: int, tick: Callable[[], None], *, rebuild: bool, probes: bool
+def _probe_all(
+    subjects: Sequence[Subject], cache: Path, threads: int, tick: Callable[[], None], *, rebuild: bool
 ) -> None:
+    """Every trial started in a process of its own, the reference too, before any session is open here.
+
+    Raises:
+        DeviceError: All that ran there would not fit here together.
+    """
+    for subject in subjects:
+        for trial in subject.trials:
+            try:
+                trial.probe = probe(subject.bundle, trial.pair, cache, threads, rebuild=rebuild)
+            except DeviceError as error:
+                trial.fail(error)
+            tick()
+    probes = [trial.probe for subject in subjects for trial in subject.trials if trial.probe is not None]
+    refuse_if_too_large([one.footprint for one in probes if one.footprint is not None])
+
+
+def _make_ready(subject: Subject, cache: Path, threads: int, tick: Callable[[], None], *, rebuild: bool) -> None:
     """Every trial compiled, loaded and found right, or dropped; and how right they are."""
     for trial in subject.trials:
-        if probes and trial.pair.timed:
-            _probe(trial, subject, cache, threads, rebuild=rebuild)
-        tick()
         if trial.disqualified is None:
             # What the probe compiled is not compiled once more.
             built = trial.probe is not None and trial.probe.cold_start.compile_s is not None
@@ -124,24 +143,12 @@ def _make_ready(
             trial.close()
 
 
-def _probe(trial: Trial, subject: Subject, cache: Path, threads: int, *, rebuild: bool) -> None:
-    try:
-        trial.probe = probe(subject.bundle, trial.pair, cache, threads, rebuild=rebuild)
-    except DeviceError as error:
-        trial.fail(error)
-
-
-def _refuse_if_nothing_runs(trials: Sequence[Trial]) -> None:
-    if not still_in(trials) and all(trial.failed for trial in trials):
-        raise DeviceError("; ".join(f"{trial.label}: {trial.disqualified}" for trial in trials))
-
-
-def _arrays(subjects: Sequence[Subject], watch: EnvironmentWatch) -> Arrays:
+def _arrays(subjects: Sequence[Subject], watch: EnvironmentWatch, meter: PowerMeter) -> Arrays:
     """Arrays for `samples.npz`; moments count from the first timed run."""
     trials = [trial for subject in subjects for trial in subject.trials]
     starts = [t.samples.start_ns for t in trials if t.samples is not None and t.samples.start_ns is not None]
     origin = min((int(moments[0]) for moments in starts), default=None)
-    arrays: Arrays = {} if origin is None else {**watch.arrays(origin)}
+    arrays: Arrays = {} if origin is None else {**watch.arrays(origin), **meter.arrays(origin)}
     for subject in subjects:
         arrays |= {**answer_arrays(subject.bundle, subject.trials)}
         if subject.preparing is not None:
@@ -149,6 +156,8 @@ def _arrays(subjects: Sequence[Subject], watch: EnvironmentWatch) -> Arrays:
         for trial in subject.trials:
             if trial.samples is not None and origin is not None:
                 arrays |= _samples(trial.key, trial.samples, origin)
+            if trial.prepared is not None and origin is not None:
+                arrays |= _samples(f"{trial.key}.with_preprocessing", trial.prepared, origin)
     return arrays
 
 

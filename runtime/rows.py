@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgemim.runtime.accuracy.measure import Accuracy
-from edgemim.runtime.gates import GateResult, Missing, check_gates
+from edgemim.runtime.gates import Estimate, GateResult, Measured, Missing, check_gates
 from edgemim.runtime.latency.protocol import LEAST_RUNS
-from edgemim.runtime.latency.summary import latency_ratio
+from edgemim.runtime.latency.summary import latency_ratio, summarise_briefly
 from edgemim.runtime.trial import Trial
 
 _SCORES = "the model has classes, its outputs are scores; cosine.min is the gate for those"
+_EMBEDS = "the model has no classes; embedding_cosine.min is the gate for those"
 
 
 def report_row(
-    trial: Trial, trials: Sequence[Trial], limits: Mapping[str, float], allowed: Collection[str] = ()
+    trial: Trial,
+    trials: Sequence[Trial],
+    limits: Mapping[str, float],
+    allowed: Collection[str] = (),
+    *,
+    classifies: bool,
 ) -> dict[str, Any]:
     """Everything the report says about one trial, as plain values.
 
@@ -24,9 +32,10 @@ def report_row(
         trials: All of them, to find the fp32 that speed is stated against.
         limits: Gates by name.
         allowed: Those that are kept where they cannot be measured.
+        classifies: Whether the model has classes.
     """
     candidate, engine = trial.pair.candidate, trial.engine
-    results = check_gates(limits, _measured(trial), allowed) if trial.latency is not None else []
+    results = check_gates(limits, _measured(trial, classifies), allowed) if trial.latency is not None else []
     return {
         "name": trial.name,
         "precision": candidate.precision,
@@ -68,27 +77,33 @@ def _latency(trial: Trial) -> dict[str, Any] | None:
     """The latency, and its median in each round, by which two rows can be compared round by round."""
     if trial.latency is None or trial.samples is None:
         return None
-    together = None if trial.with_preprocessing is None else trial.with_preprocessing.to_dict()
     rounds = (trial.samples.round_medians() / 1e6).tolist()
-    return trial.latency.to_dict() | {"round_p50_ms": rounds, "with_preprocessing": together}
+    return trial.latency.to_dict() | {"round_p50_ms": rounds, "with_preprocessing": _with_preprocessing(trial)}
+
+
+def _with_preprocessing(trial: Trial) -> dict[str, Any] | None:
+    """The series with preparation, and what that adds to the runs without in the same rounds."""
+    if trial.prepared is None or trial.samples is None:
+        return None
+    added = trial.prepared.round_medians() - trial.samples.round_medians()
+    return summarise_briefly(trial.prepared.nanoseconds).to_dict() | {"added_ms": float(np.median(added)) / 1e6}
 
 
 def _gate(result: GateResult) -> dict[str, Any]:
     return result.to_dict() | {"sentence": result.sentence()}
 
 
-def _measured(trial: Trial) -> dict[str, float | Missing]:
+def _measured(trial: Trial, classifies: bool) -> dict[str, Measured]:
     """Every gate's number for one trial, or why there is none."""
     latency, accuracy = trial.latency, trial.accuracy
     assert latency is not None
-    embeds = accuracy is None or accuracy.agreement is None
 
     def tail(value: float | None, p: int) -> float | Missing:
         return Missing(reason=f"{latency.n} runs, {LEAST_RUNS[p]} are needed") if value is None else value
 
     def judged(name: str) -> float | Missing:
         value = None if accuracy is None else getattr(accuracy, name)
-        return Missing(reason=_reason(name, accuracy)) if value is None else float(value)
+        return Missing(reason=_reason(name, accuracy, classifies)) if value is None else float(value)
 
     return {
         "p50_ms": latency.p50_ms,
@@ -99,12 +114,19 @@ def _measured(trial: Trial) -> dict[str, float | Missing]:
         "peak_mb": _peak(trial),
         "energy_mj": _energy(trial),
         "top1.min": judged("top1"),
-        "top1.max_drop": judged("top1_drop"),
-        "agreement.min": judged("agreement"),
+        "top1.max_drop": _drop(accuracy, judged("top1_drop")),
+        "agreement.min": judged("agreement") if classifies else Missing(reason=_EMBEDS),
         "cosine.min": judged("cosine"),
-        "embedding_cosine.min": judged("cosine") if embeds else Missing(reason=_SCORES),
+        "embedding_cosine.min": Missing(reason=_SCORES) if classifies else judged("cosine"),
         "knn_agreement.min": judged("knn_agreement"),
     }
+
+
+def _drop(accuracy: Accuracy | None, value: float | Missing) -> Measured:
+    """The drop with what the images leave open; the reference's own, which is no estimate, as it is."""
+    if accuracy is None or accuracy.top1_drop_high is None or isinstance(value, Missing):
+        return value
+    return Estimate(value=value, worst=accuracy.top1_drop_high)
 
 
 def _peak(trial: Trial) -> float | Missing:
@@ -121,7 +143,7 @@ def _energy(trial: Trial) -> float | Missing:
     return Missing(reason=power.reason or "it is not known") if power.energy_mj is None else power.energy_mj
 
 
-def _reason(name: str, accuracy: Accuracy | None) -> str:
+def _reason(name: str, accuracy: Accuracy | None, classifies: bool) -> str:
     """Why one of the numbers of an accuracy is missing."""
     if accuracy is None:
         return "the bundle has no evaluation images"
@@ -129,9 +151,7 @@ def _reason(name: str, accuracy: Accuracy | None) -> str:
         return "no fp32 candidate could serve as the reference"
     if name == "knn_agreement":
         return "the bundle has no gallery"
-    if accuracy.agreement is not None:
-        return "the evaluation images have no labels"
-    return "the evaluation images have no labels, or the model has no classes"
+    return "the evaluation images have no labels" if classifies else "the model has no classes"
 
 
 def _speed(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any] | None:
@@ -141,4 +161,4 @@ def _speed(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any] | None:
     if trial.samples is None or fastest is None or fastest.samples is None:
         return None
     ratio = latency_ratio(trial.samples, fastest.samples)
-    return {"versus": fastest.label, "ratio": ratio.median, "low": ratio.low, "high": ratio.high}
+    return {"versus": fastest.label, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}

@@ -19,12 +19,13 @@ from edgemim.runtime.environment.summary import Environment
 from edgemim.runtime.gates import check_limits, check_names
 from edgemim.runtime.latency.protocol import protocol_for
 from edgemim.runtime.measuring import Progress, measure, protocol_facts
+from edgemim.runtime.outcome import any_ran
 from edgemim.runtime.report.read import FLIPS, SCHEMA_VERSION
 from edgemim.runtime.report.write import write_report
 from edgemim.runtime.rows import report_row
 from edgemim.runtime.settings import CheckSettings
 from edgemim.runtime.subject import Subject, open_subject
-from edgemim.runtime.verdict import choose, ranking, verdict
+from edgemim.runtime.verdict import choose, label, ranking, verdict
 
 
 def run(
@@ -64,7 +65,8 @@ def run(
             **judged,
             "caveats": [
                 *_let_pass(judged["candidates"]),
-                *(caveat for subject in subjects for caveat in _caveats(subject, device, found.environment)),
+                *_left_open(judged["candidates"]),
+                *_all_caveats(subjects, device, found.environment),
             ],
             **_described(subjects),
             "device": device.to_dict(),
@@ -105,7 +107,11 @@ def _judged(
     subjects: Sequence[Subject], limits: Mapping[str, float], allowed: Sequence[str], *, judge: bool
 ) -> dict[str, Any]:
     """What it came to, and the row of every trial."""
-    rows = [report_row(trial, subject.trials, limits, allowed) for subject in subjects for trial in subject.trials]
+    rows = [
+        report_row(trial, subject.trials, limits, allowed, classifies=subject.bundle.classifies)
+        for subject in subjects
+        for trial in subject.trials
+    ]
     chosen = choose(rows) if judge else None
     processor = subjects[0].trials[0].pair.backend.processor
     return {
@@ -113,12 +119,21 @@ def _judged(
         "kind": "check" if judge else "bench",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "edgemim": __version__,
-        "verdict": verdict(rows, chosen, processor) if judge else ranking(rows, processor),
-        "passed": chosen is not None or not judge,
+        "verdict": verdict(rows, chosen, processor) if judge else _ranked(subjects, rows, processor),
+        "passed": chosen is not None if judge else any_ran(rows),
         "chosen": None if chosen is None else chosen["name"],
         "chosen_backend": None if chosen is None else chosen["backend"],
         "candidates": rows,
     }
+
+
+def _ranked(subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]], processor: str) -> str:
+    """What is fastest: of all bundles where all take the same images, else of each."""
+    shapes = {(s.bundle.batch, *s.bundle.preprocess.size) for s in subjects}
+    if len(shapes) == 1:
+        return ranking(rows, processor)
+    own = [[row for row in rows if row["name"].startswith(s.prefix)] for s in subjects]
+    return "their inputs differ, so bundles are not compared; " + "; ".join(ranking(part, processor) for part in own)
 
 
 def _described(subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -145,11 +160,29 @@ def _let_pass(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(gate["sentence"] for gate in gates))
 
 
-def _caveats(subject: Subject, device: Device, environment: Environment) -> list[str]:
-    found = caveats(
-        subject.bundle, device, subject.plan, subject.trials, subject.reference, subject.preparation, environment
-    )
-    return found if subject.name is None else [f"{subject.name}: {caveat}" for caveat in found]
+def _left_open(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The gates that are kept by what was measured, and that the images are too few to vouch for: one line for each."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for gate in row["gates"]:
+            if gate["may_be"] is not None:
+                told = f"{label(row)} {gate['value']:.4f}, up to {gate['may_be']:.4f}"
+                found.setdefault(gate["name"], []).append(told)
+    limits = {gate["name"]: gate["limit"] for row in rows for gate in row["gates"]}
+    return [
+        f"{name}={limits[name]:g} is kept by what was measured, but the images are too few to vouch for it: "
+        f"{'; '.join(rows_told)} (95 % interval)"
+        for name, rows_told in found.items()
+    ]
+
+
+def _all_caveats(subjects: Sequence[Subject], device: Device, environment: Environment) -> list[str]:
+    """Those of every bundle with its name; what all have, such as those of the machine, once and without."""
+    found = {
+        s.name: caveats(s.bundle, device, s.plan, s.trials, s.reference, s.preparation, environment) for s in subjects
+    }
+    shared = [line for line in found[subjects[0].name] if all(line in lines for lines in found.values())]
+    return [*shared, *(f"{name}: {line}" for name, lines in found.items() for line in lines if line not in shared)]
 
 
 def _gate(name: str, limit: float, subject: Subject, allowed: Sequence[str]) -> dict[str, Any]:

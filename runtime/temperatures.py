@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -23,6 +24,17 @@ def read_temperatures(root: Path) -> dict[str, float]:
     """Degrees Celsius by zone; a zone whose sensor is asleep refuses to be read and is left out."""
     texts = {name: _text(folder / "temp") for name, folder in thermal_zones(root).items()}
     return {name: int(text) / 1000 for name, text in texts.items() if re.fullmatch(r"-?\d+", text)}
+
+
+def board_thermometer(root: Path = Path("/")) -> Callable[[], float | None] | None:
+    """What reads the hottest zone of a board, in degrees Celsius, or None where all sensors sleep.
+
+    A board is a machine that a device tree describes. It has a small heat sink, or none: how fast it is depends on how
+    long it has been at work. None on other machines, and where there are no thermal zones.
+    """
+    if not (root / "proc/device-tree").exists() or not thermal_zones(root):
+        return None
+    return lambda: max(read_temperatures(root).values(), default=None)
 
 
 def _text(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,12 @@ from edgemim.runtime.latency.measure import measure_latency
 from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol
 from edgemim.runtime.latency.summary import summarise, summarise_briefly
 from edgemim.runtime.power.meter import PowerMeter
+from edgemim.runtime.rotation import rotating_run
+from edgemim.runtime.temperatures import board_thermometer
 from edgemim.runtime.trial import Trial, still_in
 
-# A name that no trial has.
-_PREPARATION = "preparation"
-_SERIES_RUNS = LEAST_RUNS[90]
-_SERIES_ROUNDS = 4
-_SERIES_WARMUP = 4
+# Least runs with preparation, over all turns; and untimed ones before the first.
+_SERIES_RUNS, _SERIES_WARMUP = LEAST_RUNS[90], 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +48,18 @@ def time_together(
     protocol: LatencyProtocol,
     meter: PowerMeter,
     watch: EnvironmentWatch,
-    progress: Callable[[int, int], None],
+    progress: Callable[[], None],
 ) -> list[Preparation | None]:
     """Measure the latency of every trial that is in and not a mere reference, in turns, and the power meanwhile.
 
-    Afterwards a short series with and without the preparation of the images: a graph that takes pixels normalises
-    them itself, and decoding can take longer than the model.
+    Right after each turn of a trial come a few runs of it that prepare their images first: a graph that takes pixels
+    normalises them itself, and decoding can take longer than the model. Preparing alone has its turns too.
 
     Args:
         groups: Bundles, and the trials of each.
         meter: Not begun yet; this begins and ends it.
         watch: Begun by the caller; it is told when something was timed.
+        progress: Called after each turn of a trial.
 
     Returns:
         Of each bundle the time of preparing one image; None where it carries no golden images.
@@ -67,53 +67,68 @@ def time_together(
     Raises:
         DeviceError: A session that ran before fails now, or the clock went backwards.
     """
-    timed, calls = dict[str, Trial](), dict[str, Callable[[], object]]()
-    for bundle, trials in groups:
-        inputs, _ = next(bundle.golden_batches())
-        for trial in _timed(trials):
-            timed[trial.label], calls[trial.label] = trial, partial(_session(trial).run, inputs)
-    told = {label: partial(_device_ms, trial) for label, trial in timed.items()}
+    timed = {trial.label: trial for _, trials in groups for trial in trials if _is_timed(trial)}
+    calls: dict[str, Callable[[], object]] = {}
+    for index, (bundle, trials) in enumerate(groups):
+        encoded = () if bundle.golden.images is None else tuple(bundle.golden.images.encoded())
+        if encoded:
+            calls[_preparing(index)] = partial(_prepare_one, bundle, itertools.cycle(encoded))
+        for trial in filter(_is_timed, trials):
+            calls[trial.label] = rotating_run(_session(trial), bundle)
+            if encoded:
+                with_preparation = partial(_prepare_and_run, bundle, itertools.cycle(encoded), _session(trial))
+                calls[_prepared(trial.label)] = with_preparation
+    brief = _series(protocol)
 
-    def turn(label: str, began_ns: int, ended_ns: int) -> None:
-        meter.window(label, began_ns, ended_ns)
+    def turn(name: str, began_ns: int, ended_ns: int) -> None:
         watch.window(began_ns, ended_ns)
+        if name in timed:
+            meter.window(name, began_ns, ended_ns)
+            progress()
 
     with meter:
-        found = measure_latency(calls, protocol, device_times=told, progress=progress, turn=turn)
-    for label, samples in found.items():
-        timed[label].samples = samples
-        timed[label].latency = summarise(samples)
-        timed[label].power = meter.measure(label, runs=len(samples.nanoseconds))
-    return [_time_preparation(_timed(trials), bundle, protocol) for bundle, trials in groups]
+        found = measure_latency(
+            calls,
+            protocol,
+            own={name: brief for name in calls if name not in timed},
+            device_times={label: partial(_device_ms, trial) for label, trial in timed.items()},
+            thermometer=board_thermometer(),
+            turn=turn,
+        )
+    for label, trial in timed.items():
+        trial.samples, trial.prepared = found[label], found.get(_prepared(label))
+        trial.latency = summarise(trial.samples)
+        trial.power = meter.measure(label, runs=len(trial.samples.nanoseconds))
+    alone = [found.get(_preparing(index)) for index in range(len(groups))]
+    return [None if one is None else Preparation(nanoseconds=one.nanoseconds) for one in alone]
 
 
-def _timed(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in still_in(trials) if trial.pair.timed]
+def _is_timed(trial: Trial) -> bool:
+    return bool(still_in([trial])) and trial.pair.timed
 
 
-def _time_preparation(trials: Sequence[Trial], bundle: Bundle, protocol: LatencyProtocol) -> Preparation | None:
-    """Preparing alone, and each trial with it, in turns; sets `with_preprocessing` of the trials."""
-    if bundle.golden.images is None:
-        return None
-    encoded = tuple(bundle.golden.images.encoded())
-    series = LatencyProtocol(
+def _preparing(index: int) -> str:
+    """What preparing the images of a group is called; no trial is."""
+    return f"preparing images ({index})"
+
+
+def _prepared(label: str) -> str:
+    return f"{label}, with preprocessing"
+
+
+def _series(protocol: LatencyProtocol) -> LatencyProtocol:
+    """The protocol of what is only reported beside the latency: in as many rounds, a few runs each."""
+    return replace(
+        protocol,
         # A caller who asks for a handful of runs gets no more of these.
         runs=min(_SERIES_RUNS, protocol.runs),
         seconds=0,
-        rounds=_SERIES_ROUNDS,
         warmup_runs=_SERIES_WARMUP,
         warmup_s=0,
         warmup_most_s=0,
         settle_runs=1,
         settle_s=0,
     )
-    calls: dict[str, Callable[[], object]] = {_PREPARATION: partial(_prepare_one, bundle, itertools.cycle(encoded))}
-    for trial in trials:
-        calls[trial.label] = partial(_prepare_and_run, bundle, itertools.cycle(encoded), _session(trial))
-    found = measure_latency(calls, series)
-    for trial in trials:
-        trial.with_preprocessing = summarise_briefly(found[trial.label].nanoseconds)
-    return Preparation(nanoseconds=found[_PREPARATION].nanoseconds)
 
 
 def _prepare_one(bundle: Bundle, encoded: Iterator[bytes]) -> object:

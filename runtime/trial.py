@@ -24,7 +24,7 @@ from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import Backend, Engine, Session
 from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.evaluation import Evaluation
-from edgemim.runtime.latency.summary import Latency, Samples, ShortSeries
+from edgemim.runtime.latency.summary import Latency, Samples
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
 from edgemim.runtime.power.meter import Power
 from edgemim.runtime.probe.result import Probe
@@ -39,13 +39,13 @@ class Trial:
     Attributes:
         of: Which of several bundles it belongs to; None where there is one.
         disqualified: Why it dropped out; None while it is in.
-        failed: True if the vendor library failed, rather than that its outputs were wrong.
         load_s: Seconds that opening the compiled engine took.
         first_ms: Latency of the first run after loading, in milliseconds.
         answers: int64 [N], the class given to each evaluation image; None if the model has no classes.
         margins: float32 [N], how far that class's score is above the next.
         probe: What it took in a process of its own, where that was measured.
-        with_preprocessing: Latency from encoded images to outputs; None where the bundle carries no golden images.
+        prepared: Runs from encoded images to outputs, in turns right after those of `samples`; None where the bundle
+            carries no golden images.
         same_file: The golden inputs through the same file on the reference backend, where that is compared too.
         facts: What the session told of itself when it was closed.
     """
@@ -53,7 +53,6 @@ class Trial:
     pair: Pair
     of: str | None = None
     disqualified: str | None = None
-    failed: bool = False
     engine: Engine | None = None
     session: Session | None = None
     load_s: float | None = None
@@ -64,7 +63,7 @@ class Trial:
     accuracy: Accuracy | None = None
     samples: Samples | None = None
     latency: Latency | None = None
-    with_preprocessing: ShortSeries | None = None
+    prepared: Samples | None = None
     power: Power | None = None
     same_file: GoldenMatch | None = None
     probe: Probe | None = None
@@ -102,7 +101,7 @@ class Trial:
 
     def fail(self, error: DeviceError) -> None:
         """Drop out because the vendor library failed."""
-        self.disqualified, self.failed = str(error), True
+        self.disqualified = str(error)
 
     def close(self) -> None:
         """Free the session."""

@@ -5,11 +5,11 @@ A row is one entry of `report["candidates"]`.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemim.runtime.latency.summary import Ratio
+from edgemim.runtime.latency.summary import Ratio, ratio_of_rounds
+from edgemim.runtime.outcome import any_ran
 from edgemim.runtime.targets._base import PRECISIONS
 
 Row = Mapping[str, Any]
@@ -40,6 +40,8 @@ def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
         chosen: What `choose` returned.
         processor: `CPU` or `GPU`.
     """
+    if not any_ran(rows):
+        return _nothing_ran(rows)
     if chosen is None:
         return "nothing ships: " + "; ".join(f"{label(row)}: {_trouble(row)}" for row in rows if not _spare(row))
     ship = f"ship {label(chosen)} (p50 {chosen['latency']['p50_ms']:.3g} ms)"
@@ -57,15 +59,20 @@ def verdict(rows: Sequence[Row], chosen: Row | None, processor: str) -> str:
 
 def ranking(rows: Sequence[Row], processor: str) -> str:
     """One sentence on speed alone, lower case, without a full stop: what is fastest, and how the next one compares."""
+    if not any_ran(rows):
+        return _nothing_ran(rows)
     timed = sorted((row for row in rows if row["latency"] is not None), key=lambda row: float(row["latency"]["p50_ms"]))
     broken = "; ".join(f"{label(row)}: {_trouble(row)}" for row in rows if row["disqualified"] is not None)
-    if not timed:
-        return f"nothing could be measured: {broken}"
     fastest = timed[0]
     found = f"the fastest on this {processor} is {label(fastest)} (p50 {fastest['latency']['p50_ms']:.3g} ms)"
     if len(timed) > 1:
         found += f", {_in_words(_ratio(fastest, timed[1]))} {label(timed[1])}"
     return f"{found}; disqualified: {broken}" if broken else found
+
+
+def _nothing_ran(rows: Sequence[Row]) -> str:
+    told = "; ".join(f"{label(row)}: {_trouble(row)}" for row in rows if not _spare(row))
+    return f"no candidate runs right here: {told}"
 
 
 def _exactness(row: Row) -> int:
@@ -96,20 +103,20 @@ def _spare(row: Row) -> bool:
 
 def _ratio(row: Row, other: Row) -> Ratio:
     """How many times as long `row` takes as `other`, round by round."""
-    pairs = zip(row["latency"]["round_p50_ms"], other["latency"]["round_p50_ms"], strict=True)
-    ratios = [ours / theirs for ours, theirs in pairs]
-    return Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios))
+    return ratio_of_rounds(row["latency"]["round_p50_ms"], other["latency"]["round_p50_ms"])
 
 
 def _in_words(ratio: Ratio) -> str:
     if _unclear(ratio):
         return "about as fast as"
-    return f"{ratio.median:.1f}x slower than" if ratio.median > 1 else f"{1 / ratio.median:.1f}x faster than"
+    return f"{ratio.ratio:.1f}x slower than" if ratio.ratio > 1 else f"{1 / ratio.ratio:.1f}x faster than"
 
 
 def _unclear(ratio: Ratio) -> bool:
-    """Whether the difference is too small to notice, or not there in every round."""
-    return ratio.low <= 1 <= ratio.high or abs(ratio.median - 1) < _NOTICEABLE
+    """Whether the difference is too small to notice, or may be none at all by its interval."""
+    if ratio.low is None or ratio.high is None:
+        return True
+    return ratio.low <= 1 <= ratio.high or abs(ratio.ratio - 1) < _NOTICEABLE
 
 
 def _passes(row: Row) -> str:

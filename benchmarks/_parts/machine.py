@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,12 @@ def commit() -> str | None:
     if head is None:
         return None
     return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def command(script: str) -> str:
+    """How this script was called, for its result; of a folder on this machine only the last name stays."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{script}", *words])
 
 
 def usable_cores() -> int:

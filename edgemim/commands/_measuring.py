@@ -10,7 +10,7 @@ import typer
 
 from edgemim.commands._boards import board_bars
 from edgemim.commands._output import emit, remark
-from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK, MissingDependencyError
+from edgemim.errors import EXIT_OK, MissingDependencyError
 
 if TYPE_CHECKING:
     from edgemim.runtime.settings import CheckSettings
@@ -41,6 +41,8 @@ def measure_on_boards(
 
 def tell(report: dict[str, Any], folder: Path, *, as_json: bool, page: bool = True) -> None:
     """The report on stdout, its verdict on stderr, the page beside it, and the exit code."""
+    from edgemim.runtime.outcome import exit_code
+
     if as_json:
         emit({**report, "report": str(folder)}, as_json=True)
     else:
@@ -48,16 +50,19 @@ def tell(report: dict[str, Any], folder: Path, *, as_json: bool, page: bool = Tr
     remark(report["verdict"])
     if page:
         write_page(folder)
-    code = report.get("exit_code", EXIT_OK if report["passed"] else EXIT_GATE_MISSED)
+    code = exit_code(report)
     if code != EXIT_OK:
         raise typer.Exit(code)
 
 
 def write_page(folder: Path) -> None:
-    """`report.html` beside a report, where the extra that draws it is installed; a board need not have it."""
-    from edgemim.report.html import write_html
-
+    """`report.html` beside a report, where it can be drawn; a remark where it cannot, since the report is whole."""
     try:
+        from edgemim.report.html import write_html
+
         remark(f"to look at: {write_html(folder)}")
     except MissingDependencyError:
         remark(f"for a page to look at, where the extra is installed: edgemim report {folder}")
+    except Exception as error:  # noqa: BLE001  (matplotlib's errors have no common base; the verdict keeps its exit code)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        remark(f"the page could not be drawn, the report is whole: {reason}; to see more: edgemim report {folder}")

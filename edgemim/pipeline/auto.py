@@ -11,6 +11,7 @@ from edgemim.artifact import Artifact
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.device import describe_device
+from edgemim.runtime.outcome import refuse_if_nothing_ran
 from edgemim.runtime.targets._base import Target
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def choose_on_this_machine(
         overwrite=True,
         progress=progress,
     )
+    refuse_if_nothing_ran(report)
     rows = [row for row in report["candidates"] if not row["reference_only"]]
     passing = [row for row in rows if (row["name"], row["backend"]) == (report["chosen"], report["chosen_backend"])]
     verdict = report["verdict"] if passing else f"{report['verdict']}; {nearest(rows)}"

@@ -24,6 +24,7 @@ from edgemim.pipeline.make_bundle import BundleSettings, Say, make_bundle
 from edgemim.pipeline.plan import Plan, input_geometry, make_plan
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.runtime.outcome import refuse_if_nothing_ran
 from edgemim.training.feed.inputs import decoded
 from edgemim.training.finetune import FinetuneSettings, finetune
 from edgemim.training.pretrain import pretrain
@@ -73,6 +74,8 @@ def run_quickstart(
     seconds, runs = plan.check_seconds, LEAST_RUNS[99]
     report = check_bundle(out / "bundle", out / "report", seconds=seconds, runs=runs)
     teacher_report = check_bundle(out / "teacher-bundle", out / "teacher-report", seconds=seconds, runs=runs)
+    for one in (report, teacher_report):
+        refuse_if_nothing_ran(one)
     int8, fp32 = (_measured(_best(report, precision)) for precision in ("int8", "fp32"))
     result = {
         "data": data,

@@ -15,8 +15,9 @@ from typing import Any
 
 from edgemim import __version__
 from edgemim.artifact import Artifact, create_artifact
-from edgemim.errors import EXIT_GATE_MISSED, EXIT_OK, EdgemimError
+from edgemim.errors import EXIT_GATE_MISSED, EdgemimError
 from edgemim.remote.address import Address
+from edgemim.runtime.outcome import exit_code
 from edgemim.runtime.report.read import SCHEMA_VERSION, read_report
 from edgemim.runtime.report.write import put_report
 
@@ -85,7 +86,7 @@ def _row(board: Board) -> dict[str, Any]:
     device = report["device"]
     return row | {
         "folder": board.folder,
-        "exit_code": EXIT_OK if report["passed"] else EXIT_GATE_MISSED,
+        "exit_code": exit_code(report),
         "board": device["board"] or device["cpu"] or device["machine"],
         **{key: report[key] for key in ("passed", "verdict")},
     }
@@ -108,7 +109,10 @@ def _sentence(rows: Sequence[Mapping[str, Any]], *, judged: bool) -> str:
         for row in rows
         if row["chosen"] is not None
     ]
+    missed = EXIT_GATE_MISSED
     others = [
-        f"{row['device']} {'misses a gate' if row['error'] is None else 'failed'}" for row in rows if not row["passed"]
+        f"{row['device']} {'misses a gate' if row['exit_code'] == missed else 'failed'}"
+        for row in rows
+        if not row["passed"]
     ]
     return ", ".join(ships + others)

@@ -136,7 +136,9 @@ class Session:
                     self._progress("check", *event["progress"])
                 failure = event if "error" in event else failure
             elif "exit_code" in message:
-                if message["exit_code"] in (EXIT_OK, EXIT_GATE_MISSED) and message["report"]:
+                # A check in which nothing ran right ends as a failed device, and its report says why.
+                ended = message["exit_code"] in (EXIT_OK, EXIT_GATE_MISSED, EXIT_DEVICE)
+                if ended and failure is None and message["report"]:
                     return self._fetch(message["data"])
                 raise self._failure(message["exit_code"], failure, connection.errors)
 

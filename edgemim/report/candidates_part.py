@@ -11,6 +11,7 @@ from edgemim.report.markup import Html, bad, good, join, plain, tag
 from edgemim.report.page import Part
 from edgemim.report.pareto import pareto
 from edgemim.runtime.report.cells import state, with_error
+from edgemim.runtime.report.check_page import run_in_words
 
 _MOST_OF_REASON = 160
 
@@ -40,9 +41,7 @@ def _table(shown: Sequence[Look], report: Mapping[str, Any]) -> Html:
     versus = list(dict.fromkeys(look.row["speed"]["versus"] for look in shown if look.row["speed"]))
     fastest = versus[0] if len(versus) == 1 else "the fastest fp32 of the same bundle"
     against = f" vs fp32: time over that of {fastest}." if versus else ""
-    batch = report["protocol"]["batch"]
-    run = "one image" if batch == 1 else f"a run of {batch} images"
-    caption = f"Every candidate. Latency of {run}, without preprocessing.{against}"
+    caption = f"Every candidate. Latency of {run_in_words(report)}, without preprocessing.{against}"
     return candidates_table(shown, fields, caption=caption)
 
 

@@ -11,9 +11,11 @@ from edgemim.report.forest import forest
 from edgemim.report.look import Look, entry_looks, legend, named
 from edgemim.report.markup import Column, Html, bad, good, join, plain, table, tag
 from edgemim.report.page import Part
+from edgemim.report.provenance_part import chain
 from edgemim.report.source import Source
 from edgemim.report.trace import trace
-from edgemim.runtime.report.cells import number
+from edgemim.runtime.report.accuracy_table import COLUMNS, accuracy_notes
+from edgemim.runtime.report.cells import any_has, number
 from edgemim.runtime.report.compare_page import difference, pairs_note
 
 
@@ -33,11 +35,31 @@ def compare_parts(source: Source) -> list[Part]:
     )
     pictures = [picture for picture in (distribution(shown, source.samples), trace(shown, source.samples)) if picture]
     measured = join([_entries(shown), legend(shown, only_narrow=True), *pictures])
-    return [
+    parts = [
         Part(name="differences", title="Differences", content=differences),
         Part(name="measured", title="Measured", content=measured),
+        _answers(shown),
         environment_part(source),
+        Part(name="provenance", title="Where it comes from", content=chain(source.artifact.provenance)),
     ]
+    return [part for part in parts if part is not None]
+
+
+def _answers(shown: Sequence[Look]) -> Part | None:
+    """What each answers on the same images, against the first; None where that was not measured."""
+    told = [column for column in COLUMNS if any_has([look.row for look in shown], "accuracy", column[0])]
+    if not told:
+        return None
+    columns = (Column(name="what", kind=""), Column(name="top-1"), *(Column(name=name) for _, name, _ in told))
+    lines = [
+        ("", [named(look), number(accuracy.get("top1"), 4), *(cell(accuracy) for _, _, cell in told)])
+        for look in shown
+        if (accuracy := look.row.get("accuracy") or {})
+    ]
+    notes = tag("p", accuracy_notes([look.row for look in shown], against="the first"), class_="note")
+    caption = "Of the same images, in pairs with the first: what it lost, and which of its answers changed."
+    content = join([table(columns, lines, caption=caption), notes])
+    return Part(name="accuracy", title="Accuracy", content=content)
 
 
 def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Html:

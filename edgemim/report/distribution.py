@@ -12,6 +12,7 @@ from edgemim.report.look import Look
 from edgemim.report.markup import Html
 from edgemim.report.pareto import log_axis
 from edgemim.report.source import Array
+from edgemim.runtime.latency.protocol import LEAST_RUNS
 
 _POINTS = 160
 _BEYOND = 0.995
@@ -47,7 +48,10 @@ def distribution(looks: Sequence[Look], samples: Mapping[str, Array]) -> Html | 
         for look, values in times.items()
     )
     more = f" {beyond:,} of {sum(map(len, times.values())):,} runs lie further right." if beyond else ""
-    caption = f"The hill shows how often a latency occurred; marked are p50 (point), p90 and p99 (strokes).{more}"
+    caption = (
+        "The hill shows how often a latency occurred; marked are p50 (point), p90 and p99 (strokes; only of runs "
+        f"enough to know them).{more}"
+    )
     return chart("distribution", draw, (70 + 52 * len(shown), 70 + 46 * len(shown)), says=says, caption=caption)
 
 
@@ -56,9 +60,16 @@ def _ridge(axes: Any, values: Array, look: Look, place: int, limits: tuple[float
     axes.fill_between(centres, place, place + _HEIGHT * share, color=look.colour, alpha=0.3, linewidth=0)
     axes.plot(centres, place + _HEIGHT * share, color=look.colour, linewidth=1.2)
     axes.plot([values.min(), min(float(values.max()), limits[1])], [place, place], color=look.colour, linewidth=1)
-    for quantile in (0.9, 0.99):
+    for percent, least in LEAST_RUNS.items():
+        if len(values) < least:
+            continue  # of a tail that nobody saw there is no stroke
         axes.plot(
-            [np.quantile(values, quantile)], [place], marker="|", markersize=13, markeredgewidth=1.8, color=look.colour
+            [np.quantile(values, percent / 100)],
+            [place],
+            marker="|",
+            markersize=13,
+            markeredgewidth=1.8,
+            color=look.colour,
         )
     axes.plot(
         [np.median(values)],

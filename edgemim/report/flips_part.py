@@ -14,7 +14,7 @@ from edgemim.report.page import Part
 from edgemim.report.source import Source
 from edgemim.runtime.report.accuracy_table import COLUMNS, Cell, accuracy_notes
 from edgemim.runtime.report.cells import any_has, sentence, too_few_images
-from edgemim.runtime.report.check_page import reference_of
+from edgemim.runtime.report.check_page import images_in_words, reference_of
 from edgemim.runtime.report.read import FLIPS
 
 _CLASSES, _CARDS = 10, 12
@@ -30,7 +30,7 @@ def accuracy_part(shown: Sequence[Look], source: Source) -> Part | None:
     report = source.report
     columns = [column for column in COLUMNS if any_has(rows, "accuracy", column[0])]
     reference = reference_of(report)
-    lead = f"{rows[0]['accuracy']['n']:,} images" + (f", each compared with {reference}." if reference else ".")
+    lead = images_in_words(rows) + (f", each compared with {reference}." if reference else ".")
     content: list[Html] = [tag("p", lead, class_="lead")]
     if columns:
         content.append(_lost(judged, columns))

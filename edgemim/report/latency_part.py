@@ -54,7 +54,8 @@ def _table(timed: Sequence[Look]) -> Html:
         Field(name="runs", cell=lambda look: f"{part_of(look, 'latency')['n']:,}"),
     )
     caption = (
-        "Milliseconds of a run. The p90 estimate is MLPerf's: at 99 % confidence, 90 % of all runs keep it. Steady: "
+        "Milliseconds of a run. The p90 estimate is MLPerf's: at 99 % confidence 90 % of all runs keep it, if runs are "
+        "independent. Steady: "
         "the medians of the rounds lie within 5 %. Variation: standard deviation over mean."
     )
     return candidates_table(timed, fields, caption=caption)

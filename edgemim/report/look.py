@@ -62,6 +62,18 @@ def entry_looks(entries: Sequence[Mapping[str, Any]]) -> list[Look]:
     return _looks(entries, [str(entry["label"]) for entry in entries])
 
 
+def final_looks(report: Mapping[str, Any]) -> list[Look]:
+    """One for every finalist of a sweep; its number is that of its entry."""
+    finals = [(index, entry) for index, entry in enumerate(report["entries"]) if entry["side_by_side"]]
+    rows = [entry | {"label": _entry_name(entry), "latency": entry["side_by_side"]} for _, entry in finals]
+    found = _looks(rows, [_final_key(entry) for _, entry in finals])
+    chosen = set(report["front"])
+    return [
+        Look(**{**vars(look), "number": index + 1, "chosen": index in chosen})
+        for look, (index, _) in zip(found, finals, strict=True)
+    ]
+
+
 def sample_key(row: Mapping[str, Any]) -> str:
     """`NAME@BACKEND`."""
     return f"{row['name']}@{row['backend']}"
@@ -82,6 +94,18 @@ def legend(shown: Iterable[Look], *, only_narrow: bool = False) -> Html:
 def named(look: Look) -> Html:
     """Number and name, for the first cell of a row."""
     return tag("span", badge(look), html(f" {look.name}"), class_="named")
+
+
+def _entry_name(entry: Mapping[str, Any]) -> str:
+    height, width = entry["input"]
+    size = height if height == width else f"{height}x{width}"
+    return f"{entry['model']} at {size}, {entry['candidate']} on {entry['backend']}"
+
+
+def _final_key(entry: Mapping[str, Any]) -> str:
+    """`MODEL-HxW.NAME@BACKEND`."""
+    height, width = entry["input"]
+    return f"{entry['model']}-{height}x{width}.{entry['candidate']}@{entry['backend']}"
 
 
 def _looks(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Look]:

@@ -11,12 +11,12 @@ from edgemim.report.drawing import BAD, INK, LINE, MUTED, PAGE, chart
 from edgemim.report.look import Look
 from edgemim.report.markup import Html
 
-# What the vertical axis can be, the best first: key, its name, the gate that is a least value of it.
+# What the vertical axis can be, the best first: key, its name, the gates that are a least value of it.
 _MEASURES = (
-    ("top1", "top-1", "top1.min"),
-    ("knn_agreement", "k-NN agreement with fp32", "knn_agreement.min"),
-    ("agreement", "agreement with fp32", "agreement.min"),
-    ("cosine", "cosine with fp32", "cosine.min"),
+    ("top1", "top-1", ("top1.min",)),
+    ("knn_agreement", "k-NN agreement with fp32", ("knn_agreement.min",)),
+    ("agreement", "agreement with fp32", ("agreement.min",)),
+    ("cosine", "cosine with fp32", ("cosine.min", "embedding_cosine.min")),
 )
 _LATENCIES = ("p50_ms", "p90_ms", "p99_ms")
 _NAMES = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99", "p90_estimate_ms": "p90 estimate"}
@@ -27,16 +27,20 @@ _SHORT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A candidate: median latency, the tail that has a budget, what the vertical axis shows and its standard error."""
+    """A candidate: median latency, the tail that has a budget, what the vertical axis shows and its standard error.
+
+    `images` says which images that was measured on: only points of the same ones compare.
+    """
 
     look: Look
     p50: float
     tail: float | None
     value: float
     error: float | None
+    images: str | None = None
 
 
-def measure_of(looks: Sequence[Look]) -> tuple[str, str, str] | None:
+def measure_of(looks: Sequence[Look]) -> tuple[str, str, tuple[str, ...]] | None:
     """The best of the measures that any candidate has; None without evaluation images."""
     for measure in _MEASURES:
         if any((look.row["accuracy"] or {}).get(measure[0]) is not None for look in looks):
@@ -49,20 +53,22 @@ def pareto(looks: Sequence[Look], report: Mapping[str, Any]) -> Html | None:
     measure = measure_of(looks)
     if measure is None:
         return None
-    key, words, gate = measure
+    key, words, gates = measure
     limits = {name: float(entry["limit"]) for name, entry in (report.get("gates") or {}).items()}
     tail = next((name for name in (*_LATENCIES[::-1], "p90_estimate_ms") if name in limits and name != "p50_ms"), None)
-    points = _points(looks, key, tail)
+    points = _points(looks, key, tail, report)
     if not points:
         return None
-    front = front_of(points)
-    least = _least(limits, gate, report, key)
+    groups = [[p for p in points if p.images == images] for images in dict.fromkeys(p.images for p in points)]
+    fronts = [front_of(group) for group in groups]
+    front = [point for one in fronts for point in one]
+    least = _least(limits, gates, report, key)
     names = ", ".join(f"{p.look.name} (p50 {p.p50:.3g} ms, {words} {p.value:.4g})" for p in front)
     says = f"{words} against median latency of {len(points)} candidates. On the front, fastest first: {names}."
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot(xscale="log")
-        _draw_points(axes, points, front)
+        _draw_points(axes, points, fronts)
         axes.set_xlabel("latency, ms (log)")
         axes.set_title(words, pad=22)  # above the names of the budgets
         _budgets(axes, limits, tail, least)
@@ -71,7 +77,9 @@ def pareto(looks: Sequence[Look], report: Mapping[str, Any]) -> Html | None:
     budget = " Dashed: the budgets." if least is not None or set(limits) & set(_NAMES) else ""
     whisker = f" The thin line to the right of a point ends at its {_NAMES[tail]}." if tail else ""
     error = " The upright line is one standard error." if any(p.error for p in points) else ""
-    caption = f"Up and to the left is better; the grey line joins those that nothing beats.{budget}{whisker}{error}"
+    apart = " Each bundle's images are its own: lines join what was measured on the same." if len(groups) > 1 else ""
+    better = f"Up and to the left is better; the grey line joins those that nothing beats.{apart}"
+    caption = f"{better}{budget}{whisker}{error}"
     return chart("pareto", draw, (440, 360), says=says, caption=caption)
 
 
@@ -109,28 +117,31 @@ def round_places(low: float, high: float) -> list[float]:
     return [place for d in decades for s in steps if low <= (place := float(f"{s}e{d}")) <= high]
 
 
-def _points(looks: Sequence[Look], key: str, tail: str | None) -> list[Point]:
+def _points(looks: Sequence[Look], key: str, tail: str | None, report: Mapping[str, Any]) -> list[Point]:
+    images = {bundle["name"]: (bundle.get("evaluation") or {}).get("sha256") for bundle in report.get("bundles") or []}
     found = []
     for look in looks:
         latency, accuracy = look.row["latency"], look.row["accuracy"] or {}
         if latency is not None and accuracy.get(key) is not None:
             value, error = float(accuracy[key]), accuracy.get(f"{key}_se")
             limit = None if tail is None else latency.get(tail)
-            found.append(Point(look=look, p50=latency["p50_ms"], tail=limit, value=value, error=error))
+            of = images.get(look.row["name"].rpartition(":")[0])
+            found.append(Point(look=look, p50=latency["p50_ms"], tail=limit, value=value, error=error, images=of))
     return found
 
 
-def _least(limits: Mapping[str, float], gate: str, report: Mapping[str, Any], key: str) -> float | None:
+def _least(limits: Mapping[str, float], gates: Sequence[str], report: Mapping[str, Any], key: str) -> float | None:
     """The least value that the gates allow."""
-    found = [limits[gate]] if gate in limits else []
+    found = [limits[gate] for gate in gates if gate in limits]
     if key == "top1" and "top1.max_drop" in limits:
         reference = [row for row in report["candidates"] if f"{row['name']} on {row['backend']}" == report["reference"]]
         found += [row["accuracy"]["top1"] - limits["top1.max_drop"] for row in reference if row["accuracy"]]
     return max(found, default=None)
 
 
-def _draw_points(axes: Any, points: Sequence[Point], front: Sequence[Point]) -> None:
-    axes.plot([p.p50 for p in front], [p.value for p in front], color=LINE, linewidth=2.5, zorder=1)
+def _draw_points(axes: Any, points: Sequence[Point], fronts: Sequence[Sequence[Point]]) -> None:
+    for front in fronts:
+        axes.plot([p.p50 for p in front], [p.value for p in front], color=LINE, linewidth=2.5, zorder=1)
     for point in points:
         look, x, y = point.look, point.p50, point.value
         if point.tail is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemim.report.drawing import BAD, INK, LINE, PAGE, SERIES, chart
@@ -30,11 +30,12 @@ def sweep_chart(report: Mapping[str, Any]) -> Html | None:
     points = [(i, e, float(latency_of(e)["p50_ms"]), y) for i, e in entries if (y := _height(e, key)) is not None]
     precisions = list(dict.fromkeys(entry["precision"] for _, entry in entries))
     limit = report["budget"].get("max_ms")
-    front = [(x, y) for i, _, x, y in sorted(points, key=lambda point: point[2]) if i in report["front"]]
+    fronts = _fronts(points, report["front"])
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot(xscale="log")
-        axes.plot(*zip(*front, strict=True), color=LINE, linewidth=2.5, zorder=1) if front else None
+        for front in fronts:
+            axes.plot(*zip(*front, strict=True), color=LINE, linewidth=2.5, zorder=1)
         for index, entry, x, y in points:
             number = precisions.index(entry["precision"])
             axes.plot(
@@ -72,9 +73,24 @@ def sweep_chart(report: Mapping[str, Any]) -> Html | None:
     )
     says = f"{words} against median latency of {len(points)} entries. On the front: {names}."
     caption = "Up and to the left is better; the numbers are those of the table."
+    if len(fronts) > 1:
+        caption += " Grey lines join what compares with each other: a closeness to fp32 is to that of the same model."
+    if len(points) < len(entries):
+        caption += f" {len(entries) - len(points)} more were timed of which no {words} is known: see the table."
     if key == "parameters":
         caption += " No accuracy is known, so height is the number of parameters: room to learn in, not a promise."
     return chart("front", draw, (480, 420), says=says, caption=caption)
+
+
+def _fronts(
+    points: Sequence[tuple[int, Mapping[str, Any], float, float]], front: Sequence[int]
+) -> list[list[tuple[float, float]]]:
+    """Places on the front, fastest first, apart for each group of entries that compare with each other."""
+    groups: dict[str | None, list[tuple[float, float]]] = {}
+    for index, entry, x, y in sorted(points, key=lambda point: point[2]):
+        if index in front:
+            groups.setdefault(entry.get("group"), []).append((x, y))
+    return list(groups.values())
 
 
 def _height(entry: Mapping[str, Any], key: str) -> float | None:

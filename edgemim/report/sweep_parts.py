@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgemim.report.distribution import distribution
 from edgemim.report.environment_part import environment_part
+from edgemim.report.look import final_looks, legend
 from edgemim.report.markup import Column, Html, bad, good, html, join, plain, table, tag, tile
 from edgemim.report.page import Part
+from edgemim.report.provenance_part import chain
 from edgemim.report.source import Source
 from edgemim.report.sweep_chart import sweep_chart
+from edgemim.report.trace import trace
 from edgemim.runtime.report.cells import number, sentence, with_error
 from edgemim.runtime.report.sweep_page import latency_of, models_in_words, size_in_words
 
@@ -39,7 +43,20 @@ def sweep_parts(source: Source) -> list[Part]:
     reasons = dict.fromkeys(entry["accuracy_reason"] for entry in report["entries"] if entry.get("accuracy_reason"))
     content = [sweep_chart(report) or Html(""), _entries(report)]
     content += [tag("p", f"Where there is no accuracy: {sentence(reason)}", class_="note") for reason in reasons]
-    return [Part(name="front", title="What fits", content=join(content)), environment_part(source)]
+    parts = [Part(name="front", title="What fits", content=join(content)), _final(source), environment_part(source)]
+    whence = Part(name="provenance", title="Where it comes from", content=chain(source.artifact.provenance))
+    return [*(part for part in parts if part is not None), whence]
+
+
+def _final(source: Source) -> Part | None:
+    """How the finalists' runs lie and went, all in turns; None without a final."""
+    shown = final_looks(source.report)
+    pictures = [picture for picture in (distribution(shown, source.samples), trace(shown, source.samples)) if picture]
+    if not pictures:
+        return None
+    lead = "Those on the front or near it, measured once more, all in turns: these latencies count."
+    content = [tag("p", lead, class_="lead"), legend(shown, only_narrow=True), *pictures]
+    return Part(name="final", title="Side by side", content=join(content))
 
 
 def _entries(report: Mapping[str, Any]) -> Html:

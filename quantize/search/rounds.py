@@ -14,6 +14,7 @@ from edgemim.artifact import Artifact, write_text
 from edgemim.runtime.bundle import load_bundle, write_bundle
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.device import cpu_identity
+from edgemim.runtime.outcome import refuse_if_nothing_ran
 from edgemim.runtime.targets._base import Target
 
 Images = Callable[[], Iterable[tuple[bytes, int | None]]]
@@ -64,7 +65,7 @@ def measure_round(bench: Bench, onnx: Artifact, progress: Progress | None) -> Ro
         progress: Called with (steps done, steps in all).
 
     Raises:
-        DeviceError: No candidate could be run.
+        DeviceError: No candidate runs right.
     """
     bundle = bench.folder / f"bundle-{onnx.fingerprint[:16]}"
     if not bundle.exists():
@@ -89,6 +90,7 @@ def measure_round(bench: Bench, onnx: Artifact, progress: Progress | None) -> Ro
         overwrite=True,
         progress=progress,
     )
+    refuse_if_nothing_ran(report)
     seconds = time.monotonic() - started
     write_text(kept, json.dumps({"report": report, "seconds": seconds}) + "\n")
     return Round(report=report, seconds=seconds, kept=False)

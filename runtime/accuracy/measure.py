@@ -60,8 +60,8 @@ class Accuracy:
         agreement: Share of images given the same class as the reference.
         cosine, cosine_worst: Cosine with the reference's outputs, mean and smallest over the images.
         cosine_worst_1pct: Mean of the lowest 1 % of these cosines, of one image at least.
-        cka: Linear centred kernel alignment with the reference's outputs; None where either are the same for every
-            image.
+        cka: Linear centred kernel alignment with the reference's outputs, debiased; None of fewer than four images, and
+            where either are the same for every image, or for all but one.
         knn_agreement: Share of images that get the same answer from the gallery as with the reference; None without
             a gallery or a reference.
     """

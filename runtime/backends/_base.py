@@ -26,6 +26,9 @@ from edgemim.runtime.candidates import Candidate
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+# What Python raises where a package that is installed cannot be loaded, most often for want of memory.
+NOT_LOADED = (ImportError, OSError, MemoryError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from edgemim.errors import DeviceError
 from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import (
+    NOT_LOADED,
     Arrays,
     Backend,
     Engine,
@@ -111,7 +112,8 @@ def int8_settings(isa: Collection[str]) -> dict[str, str]:
 
 
 def _load(file: Path, options: Mapping[str, Any]) -> Any:
-    import onnxruntime
+    with vendor_failures("onnxruntime", "be imported", *NOT_LOADED):
+        import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     settings = onnxruntime.SessionOptions()
@@ -121,7 +123,7 @@ def _load(file: Path, options: Mapping[str, Any]) -> Any:
     for name in options.keys() - {"provider", *_ATTRIBUTES}:
         settings.add_session_config_entry(name, str(options[name]))
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    with vendor_failures("onnxruntime", f"load {file.name}", *_failures()):
+    with vendor_failures("onnxruntime", f"load {file.name}", MemoryError, *_failures()):
         session = onnxruntime.InferenceSession(str(file), settings, providers=[options["provider"]])
     # A provider that cannot be loaded is replaced without an error.
     found = session.get_providers()

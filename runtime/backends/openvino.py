@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from edgemim.runtime.backends import BACKENDS
 from edgemim.runtime.backends._base import (
+    NOT_LOADED,
     Arrays,
     Backend,
     Engine,
@@ -41,10 +42,21 @@ from edgemim.runtime.device import cpu_identity
 
 _DEVICE = "CPU"
 _IR = "model.xml"
+_READ_BACK = (
+    "INFERENCE_NUM_THREADS",
+    "NUM_STREAMS",
+    "INFERENCE_PRECISION_HINT",
+    "ENABLE_CPU_PINNING",
+    "SCHEDULING_CORE_TYPE",
+    "ENABLE_HYPER_THREADING",
+)
 
 
 class OpenVinoBackend(Backend):
-    """The CPU plugin: LATENCY hint, one stream, f32 by default, a fixed number of threads, static shapes."""
+    """The CPU plugin: LATENCY hint, one stream, f32 by default, a fixed number of pinned threads, static shapes.
+
+    Pinning and the kind of core are said, though they are the plugin's defaults: those differ by release and machine.
+    """
 
     name: ClassVar[str] = "openvino"
     module: ClassVar[str] = "openvino"
@@ -61,6 +73,8 @@ class OpenVinoBackend(Backend):
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": True,
+            "SCHEDULING_CORE_TYPE": "ANY_CORE",
             **candidate.options,
         }
         facts = {
@@ -100,6 +114,7 @@ class OpenVinoSession(Session):
             for index, port in enumerate(compiled.inputs)
         }
         self._tensor = openvino.Tensor
+        self._told = {name: _plain(compiled.get_property(name)) for name in _READ_BACK}
         self._shared: Arrays = {}
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -134,6 +149,10 @@ class OpenVinoSession(Session):
                 self._shared[name] = array
         return True
 
+    def facts(self) -> dict[str, Any]:
+        """What the plugin made of the settings that decide where and how it computes."""
+        return dict(self._told)
+
     def close(self) -> None:
         self._request = None
         self._outputs, self._shared = {}, {}
@@ -141,9 +160,9 @@ class OpenVinoSession(Session):
 
 def _compile(file: Path, options: Mapping[str, Any], folder: Path) -> Any:
     """Read the ONNX file, write its IR into `folder`, and compile that, which leaves the blob there too."""
-    import openvino
+    with vendor_failures("openvino", f"compile {file.name}", RuntimeError, *NOT_LOADED):
+        import openvino
 
-    with vendor_failures("openvino", f"compile {file.name}", RuntimeError):
         model = _core().read_model(str(file))
         if model.is_dynamic():
             raise RuntimeError("the model has dynamic shapes, an edge engine needs static ones")
@@ -154,10 +173,17 @@ def _compile(file: Path, options: Mapping[str, Any], folder: Path) -> Any:
 
 def _load(ir: Path, options: Mapping[str, Any]) -> Any:
     """The compiled model of an IR, from the blob beside it if there is one."""
-    with vendor_failures("openvino", f"compile {ir.name}", RuntimeError):
+    with vendor_failures("openvino", f"compile {ir.name}", RuntimeError, *NOT_LOADED):
         settings = {**options, "CACHE_DIR": str(ir.parent), "LOG_LEVEL": "LOG_NONE"}
         # From the file rather than a model in memory: only so is the IR not even read where there is a blob.
         return _core().compile_model(str(ir), _DEVICE, settings)
+
+
+def _plain(value: Any) -> Any:
+    """A property as JSON has it: a type or an enumeration by its name."""
+    if hasattr(value, "get_type_name"):
+        return value.get_type_name()
+    return getattr(value, "name", value)
 
 
 def _first_run(compiled: Any) -> dict[str, float]:

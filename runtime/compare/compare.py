@@ -1,7 +1,8 @@
 """Compare candidates on this device: right first, then each in turns with the others, then whether they differ.
 
 1. find the candidates, and refuse what cannot be compared
-2. compile, run the golden inputs of each, and refuse what computes something else
+2. start each once in a process of its own, which a crash or the kernel may end; then here: compile, run the golden
+   inputs, and refuse what computes something else
 3. accuracy on the images that all bundles carry, if they do
 4. latency in short turns; the ratio to the first one with its interval; the report is written
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,14 @@ from edgemim.runtime.plan import Plan
 from edgemim.runtime.predict.choice import Choice
 from edgemim.runtime.predict.engine import offer_engine
 from edgemim.runtime.preparation import compare_preparation
+from edgemim.runtime.probe.measure import probe
+from edgemim.runtime.probe.result import Probe
+from edgemim.runtime.probe.room import refuse_if_too_large
 from edgemim.runtime.report.read import SCHEMA_VERSION
 from edgemim.runtime.report.write import write_report
+from edgemim.runtime.rotation import rotating_run
 from edgemim.runtime.subject import Subject
+from edgemim.runtime.temperatures import board_thermometer
 from edgemim.runtime.trial import Trial, start
 
 Progress = Callable[[int, int], None]
@@ -93,7 +99,8 @@ def compare(
             images that differ, or another check that is running here.
         MissingDependencyError: A backend's package is not installed.
         OutputError: `out` exists, or cannot be written.
-        DeviceError: A candidate cannot be run, or computes something else than its bundle's model.
+        DeviceError: A candidate cannot be run, was killed where it was tried, or computes something else than its
+            bundle's model; or they do not fit into memory together.
     """
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
@@ -112,7 +119,7 @@ def compare(
         "kind": "compare",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "edgemim": __version__,
-        "verdict": verdict(pairs),
+        "verdict": verdict(pairs, protocol.mode),
         "passed": True,
         "caveats": work.caveats(environment),
         "device": device.to_dict(),
@@ -147,10 +154,11 @@ class _Work:
         self.recorded: dict[str, Recorded] = {}
         self._progress, self._done = progress, 0
         evaluation = entries[0].bundle.evaluation if self.images else None
-        self._total = len(entries) + (0 if evaluation is None else len(evaluation)) + _STEPS
+        self._total = 2 * len(entries) + (0 if evaluation is None else len(evaluation)) + _STEPS
 
     def start(self) -> None:
-        """Compile, open and verify every entry, and measure the accuracies; all are closed afterwards."""
+        """Try, compile, open and verify every entry, and measure the accuracies; all are closed afterwards."""
+        self._probe()
         try:
             for entry in self.entries:
                 self._start(entry)
@@ -172,6 +180,7 @@ class _Work:
                 protocol,
                 rng=np.random.default_rng(_SEED),
                 decided=self._decided,
+                thermometer=board_thermometer(),
                 progress=self._tell_share,
             )
             watch.window(began, time.perf_counter_ns())
@@ -205,6 +214,7 @@ class _Work:
             "backend": trial.pair.backend.name,
             "version": trial.pair.backend.version(),
             "options": dict(trial.engine.options),
+            "session": dict(trial.facts),
             "size_bytes": candidate.size_bytes,
             "compile_s": trial.engine.compile_s,
             "compiled_before": trial.engine.cached,
@@ -230,10 +240,26 @@ class _Work:
             found += caveats(entry.bundle, self.device, plan, [trial], trial, prepared, environment)
         return list(dict.fromkeys(found))
 
+    def _probe(self) -> None:
+        """Start every entry in a process of its own, the same one once, and see whether they fit in here together."""
+        found: dict[tuple[str, str, str], Probe] = {}
+        footprints = []
+        for entry in self.entries:
+            pair = entry.choice.pair
+            if entry.choice.report is not None:
+                offer_engine(entry.choice.report, pair.backend.name, self.cache)
+            key = entry.bundle.artifact.fingerprint, pair.candidate.name, pair.backend.name
+            try:
+                found[key] = found.get(key) or probe(entry.bundle, pair, self.cache, self.threads)
+            except DeviceError as error:
+                raise DeviceError(f"{entry.label} cannot be compared: {error}") from error
+            footprint = found[key].footprint
+            footprints += [] if footprint is None else [replace(footprint, label=entry.label)]
+            self._tick()
+        refuse_if_too_large(footprints)
+
     def _start(self, entry: Entry) -> None:
         trial = self.trials[entry.label]
-        if entry.choice.report is not None:
-            offer_engine(entry.choice.report, trial.pair.backend.name, self.cache)
         start(trial, entry.bundle, self.cache, self.threads)
         if trial.disqualified is not None:
             raise DeviceError(f"{entry.label} cannot be compared: {trial.disqualified}")
@@ -242,10 +268,9 @@ class _Work:
     def _open(self, entry: Entry) -> Iterator[Call]:
         engine = self.trials[entry.label].engine
         assert engine is not None
-        inputs, _ = next(entry.bundle.golden_batches())
         session = entry.choice.pair.backend.open(engine)
         try:
-            yield partial(session.run, inputs)
+            yield rotating_run(session, entry.bundle)
         finally:
             session.close()
 

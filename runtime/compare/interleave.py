@@ -23,7 +23,7 @@ import numpy.typing as npt
 from edgemim.runtime.latency.clock import Clock, went_backwards, without_garbage_collection
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
-from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
+from edgemim.runtime.latency.warmup import Thermometer, WarmUp, run_untimed, warm_up
 
 _NS_PER_S = 1e9
 # The interval needs openings enough to see how much they differ, and longer ones more, to average it out.
@@ -113,6 +113,7 @@ def interleave(
     *,
     rng: np.random.Generator,
     decided: Callable[[Mapping[str, Recorded]], bool] | None = None,
+    thermometer: Thermometer | None = None,
     clock: Clock = time.perf_counter_ns,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Recorded]:
@@ -126,6 +127,7 @@ def interleave(
         protocol: Says how the first opening is warmed up.
         rng: Draws the order of the turns.
         decided: Asked when all have what `turns` wants; where it says no, and `turns` allows it, they get it again.
+        thermometer: Of a board, which is warmed up until it gets no warmer.
         clock: Monotonic nanoseconds.
         progress: Called after every round with the share that is done, 0 to 1; it falls where more is added.
 
@@ -143,7 +145,7 @@ def interleave(
             calls = {names[i]: stack.enter_context(entries[names[i]]()) for i in rng.permutation(len(names))}
             for name, call in calls.items():
                 if opening == 0:
-                    found[name].warmup = warm_up(name, call, protocol, clock)
+                    found[name].warmup = warm_up(name, call, protocol, clock, thermometer=thermometer)
                 else:
                     run_untimed(call, turns.reopened_runs, turns.reopened_s, clock)
             order = [names[i] for i in rng.permutation(len(names))]

@@ -11,12 +11,22 @@ from edgemim.runtime.compare.bootstrap import MARGIN
 _MANIFOLD = 2.0
 
 
-def verdict(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """One clause per pair, lower case, without a full stop."""
-    return "; ".join(map(_clause, pairs))
+# By mode: what measures for longer than that.
+_LONGER = {"quick": "--mode standard", "standard": "--mode mlperf"}
+_BY_HAND = "--seconds"
 
 
-def _clause(pair: Mapping[str, Any]) -> str:
+def verdict(pairs: Sequence[Mapping[str, Any]], mode: str) -> str:
+    """One clause per pair, lower case, without a full stop.
+
+    Args:
+        pairs: As in the report.
+        mode: The pairs were measured in: who is to measure for longer is told how.
+    """
+    return "; ".join(_clause(pair, mode) for pair in pairs)
+
+
+def _clause(pair: Mapping[str, Any], mode: str) -> str:
     a, b = pair["a"], pair["b"]
     low, high = pair["low"], pair["high"]
     interval = f"{pair['level']:.1%} interval of the ratio {low:.4f} to {high:.4f}"
@@ -24,7 +34,8 @@ def _clause(pair: Mapping[str, Any]) -> str:
         return f"{a} takes {_amount(pair['ratio'])} {b} ({interval})"
     if pair["difference"] == "none":
         return f"{a} and {b} do not differ by more than {MARGIN - 1:.0%} ({interval})"
-    return f"whether {a} and {b} differ by more than {MARGIN - 1:.0%} is unclear ({interval}): measure for longer"
+    cure = f"measure on a quieter machine, or for longer ({_LONGER.get(mode, _BY_HAND)})"
+    return f"whether {a} and {b} differ by more than {MARGIN - 1:.0%} is unclear ({interval}): {cure}"
 
 
 def _amount(ratio: float) -> str:

@@ -19,10 +19,16 @@ from edgemim.runtime.latency.summary import percentile
 CLOCK_MOVED = 0.05
 # Of the CPUs in use: a desktop at rest takes less.
 BUSY = 0.05
+# Of the CPUs in use, between two readings: a mean over minutes hides what took half of a small machine for a second.
+BURST = 0.25
 STOLEN = 0.01
+# In place of a key: a GPU that is not on the chip.
+DISCRETE_GPU = "discrete_gpu"
 _NS_PER_S = 1e9
 # Of the readings: what the clock was at the start, and at the end.
 _ENDS = 0.1
+# What the kernel counts in ticks is no share of a shorter time.
+_LEAST_STEP_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +81,10 @@ class Environment:
         throttled: How often these CPUs, by their own count, slowed down for heat; x86 only.
         others_cpu: Share of these CPUs that other processes, and interrupts, took, 0 to 1.
         others_cpu_most: The largest such share between two readings.
+        others_bursts: Between how many pairs of readings it was above `BURST`.
         steal: Share of them that the hypervisor kept for others, 0 to 1.
-        unknown: Names of the above that this machine does not tell, of those that it should have.
+        unknown: Names of the above that this machine does not tell, of those that it should have; and `discrete_gpu`
+            where it has one, whose clock and heat nobody reads.
     """
 
     before: State
@@ -91,6 +99,7 @@ class Environment:
     throttled: int | None
     others_cpu: float | None
     others_cpu_most: float | None
+    others_bursts: int | None
     steal: float | None
     unknown: tuple[str, ...]
 
@@ -105,6 +114,12 @@ class Environment:
         if self.others_cpu is not None and self.others_cpu > BUSY:
             found.append(
                 f"the machine was busy while measuring: other processes took {self.others_cpu:.0%} of the CPUs"
+            )
+        elif self.others_bursts:
+            found.append(
+                f"the machine was busy for moments while measuring: other processes took up to "
+                f"{self.others_cpu_most:.0%} of the CPUs, over {BURST:.0%} at {self.others_bursts} of "
+                f"{self.readings} readings"
             )
         if self.steal is not None and self.steal > STOLEN:
             found.append(f"the hypervisor kept {self.steal:.1%} of the CPUs' time for others while measuring")
@@ -128,6 +143,7 @@ def summarise_environment(
     *,
     throttled: int | None,
     has_gpu: bool,
+    has_card: bool,
 ) -> Environment:
     """What the readings come to.
 
@@ -138,12 +154,13 @@ def summarise_environment(
         cpus: Numbers of the CPUs in use.
         throttled: How often they slowed down for heat.
         has_gpu: Whether there is a GPU on the chip, whose clock should be known.
+        has_card: Whether there is a GPU of its own, of which nothing is read.
     """
     began = min((window[0] for window in windows), default=int(trace.times[0]))
     ended = max((window[1] for window in windows), default=int(trace.times[-1]))
     inside = trace.inside(windows)
     clocks = {name: _clock(trace.column(name), inside) for name in (CPU_MHZ, GPU_MHZ)}
-    shares = trace.shown().get("others_cpu")
+    bursts = _others_by_step(trace, began, ended)
     found: dict[str, Any] = {
         CPU_MHZ: clocks[CPU_MHZ],
         GPU_MHZ: clocks[GPU_MHZ],
@@ -159,9 +176,10 @@ def summarise_environment(
         cpus=tuple(cpus),
         pinned=len(cpus) < (os.cpu_count() or 1),
         throttled=throttled,
-        others_cpu_most=None if shares is None else float(np.nanmax(shares)),
+        others_cpu_most=max(bursts, default=None),
+        others_bursts=sum(share > BURST for share in bursts) if bursts else None,
         steal=trace.steal(began, ended),
-        unknown=tuple(name for name in expected if found[name] in (None, {})),
+        unknown=(*(name for name in expected if found[name] in (None, {})), *([DISCRETE_GPU] if has_card else [])),
         **found,
     )
 
@@ -183,6 +201,14 @@ def _clock(values: Floats | None, inside: npt.NDArray[np.bool_]) -> ClockTrace |
         drops=int((found < (1 - CLOCK_MOVED) * start).sum()),
         readings=len(found),
     )
+
+
+def _others_by_step(trace: Trace, began: int, ended: int) -> list[float]:
+    """What others took between every two readings that lie within what was timed."""
+    steps = zip(trace.times[:-1], trace.times[1:], strict=True)
+    inside = [step for step in steps if began <= step[0] and step[1] <= ended]
+    shares = [trace.others(*step) for step in inside if step[1] - step[0] >= _LEAST_STEP_S * _NS_PER_S]
+    return [share for share in shares if share is not None]
 
 
 def _temperature(values: Floats) -> Temperature:

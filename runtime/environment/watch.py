@@ -60,6 +60,7 @@ class EnvironmentWatch:
     def __enter__(self) -> EnvironmentWatch:
         device = describe_device(self._root)
         self._before, self._has_gpu = State.of(device), device.chip is not None
+        self._has_card = device.gpu is not None and not self._has_gpu
         self._cpus = usable_cpus()
         self._counted = [read_throttle_count(self._root, self._cpus)]
         self._sensors = Sensors(self._root, self._cpus, self._own_s)
@@ -103,6 +104,7 @@ class EnvironmentWatch:
             self._cpus,
             throttled=None if first is None or last is None else last - first,
             has_gpu=self._has_gpu,
+            has_card=self._has_card,
         )
 
     def arrays(self, origin_ns: int) -> dict[str, npt.NDArray[np.generic]]:

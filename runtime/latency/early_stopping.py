@@ -3,6 +3,9 @@
 Of n runs, let t be the largest number such that at most t of them above the true percentile would be seen with a
 probability of at most 1 %. Then the t-th largest run is, with 99 % confidence, not below that percentile.
 
+That holds for runs that are independent of each other. Those of a machine are not: a clock that falls, or a neighbour
+who comes, slows many in a row, and then the confidence is less than 99 %, by an unknown amount.
+
 Source: MLPerf LoadGen, early stopping (mlcommons/inference, loadgen/early_stopping.cc and results.cc), tolerance 0
 """
 

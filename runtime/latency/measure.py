@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgemim.runtime.latency.clock import Clock, went_backwards, without_garbage_collection
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
-from edgemim.runtime.latency.warmup import WarmUp, run_untimed, warm_up
+from edgemim.runtime.latency.warmup import Thermometer, WarmUp, run_untimed, warm_up
 
 _NS_PER_S = 1e9
 
@@ -28,7 +28,9 @@ def measure_latency(
     calls: Mapping[str, Callable[[], object]],
     protocol: LatencyProtocol,
     *,
+    own: Mapping[str, LatencyProtocol] | None = None,
     device_times: Mapping[str, Callable[[], float | None]] | None = None,
+    thermometer: Thermometer | None = None,
     clock: Clock = time.perf_counter_ns,
     progress: Callable[[int, int], None] | None = None,
     turn: Callable[[str, int, int], None] | None = None,
@@ -39,9 +41,12 @@ def measure_latency(
     while the clock runs.
 
     Args:
-        calls: What to time, by name.
+        calls: What to time, by name, in the order of the turns.
+        own: By the same names, what is timed by a protocol of its own, in turns between those of the others; it has
+            as many rounds.
         device_times: By the same names, what tells the milliseconds that the device computed in the latest call, or
             None; asked after every timed call, while the clock stands.
+        thermometer: Of a board, which is warmed up until it gets no warmer.
         clock: Monotonic nanoseconds.
         progress: Called with (turns done, turns in all).
         turn: Called with a name and two moments of the clock between which nothing but its timed calls ran.
@@ -49,14 +54,20 @@ def measure_latency(
     Raises:
         DeviceError: The clock went backwards.
     """
-    told = device_times or {}
-    timed = [_Timed(name, call, told.get(name), warm_up(name, call, protocol, clock)) for name, call in calls.items()]
+    told, own = device_times or {}, own or {}
+    assert all(one.rounds == protocol.rounds for one in own.values())
+    timed = []
+    for name, call in calls.items():
+        plan = own.get(name, protocol)
+        timed.append(
+            _Timed(name, call, plan, told.get(name), warm_up(name, call, plan, clock, thermometer=thermometer))
+        )
     with without_garbage_collection():
         for number in range(protocol.rounds):
             for position, one in enumerate(timed):
-                run_untimed(one.call, protocol.settle_runs, protocol.settle_s, clock)
+                run_untimed(one.call, one.protocol.settle_runs, one.protocol.settle_s, clock)
                 began = clock()
-                one.take_turn(protocol, number, clock)
+                one.take_turn(number, clock)
                 if turn is not None:
                     turn(one.name, began, clock())
                 if progress is not None:
@@ -70,6 +81,7 @@ class _Timed:
 
     name: str
     call: Callable[[], object]
+    protocol: LatencyProtocol
     device_time: Callable[[], float | None] | None
     warmup: WarmUp
     starts: array[int] = field(default_factory=lambda: array("q"))
@@ -78,8 +90,9 @@ class _Timed:
     computed: list[float | None] = field(default_factory=list)
     spent: int = 0
 
-    def take_turn(self, protocol: LatencyProtocol, number: int, clock: Clock) -> None:
+    def take_turn(self, number: int, clock: Clock) -> None:
         """Run once, then until this turn's share of runs and of seconds is there, counted from the first turn."""
+        protocol = self.protocol
         share = (number + 1) / protocol.rounds
         runs, budget = math.ceil(protocol.runs * share), protocol.seconds * share * _NS_PER_S
         call, starts, times, device_time = self.call, self.starts, self.times, self.device_time

@@ -30,7 +30,7 @@ class LatencyProtocol:
         seconds: Least time spent in timed runs, in seconds.
         rounds: Turns that each session gets.
         warmup_runs, warmup_s: Least untimed runs, and seconds of them, before the first round.
-        warmup_most_s: Seconds after which a warm-up that has not settled is given up; the least amounts are kept.
+        warmup_most_s: Seconds after which a warm-up that has not settled is given up; the least runs are kept.
         settle_runs, settle_s: Least untimed runs, and seconds of them, at the start of every turn.
     """
 
@@ -52,13 +52,16 @@ class LatencyProtocol:
             raise ConfigError(f"seconds of measuring and warm-up must be finite and not negative; got {seconds}")
 
 
-# More rounds where it takes longer: a turn stays at a few seconds, so that what drifts, drifts for all alike.
+# More rounds where it takes longer: a turn stays at a few seconds, so that what drifts, drifts for all alike. And a
+# warm-up that heats the machine through, which a quick look does not wait for.
 _MODES = {
     protocol.mode: protocol
     for protocol in (
         LatencyProtocol(mode="quick", runs=256, seconds=5.0),
-        LatencyProtocol(mode="standard", runs=1024, seconds=60.0, rounds=24, warmup_most_s=30.0),
-        LatencyProtocol(mode="mlperf", runs=LEAST_RUNS[90], seconds=600.0, rounds=60, warmup_most_s=60.0),
+        LatencyProtocol(mode="standard", runs=1024, seconds=60.0, rounds=24, warmup_s=5.0, warmup_most_s=30.0),
+        LatencyProtocol(
+            mode="mlperf", runs=LEAST_RUNS[90], seconds=600.0, rounds=60, warmup_s=30.0, warmup_most_s=60.0
+        ),
     )
 }
 MODES = tuple(_MODES)
@@ -86,11 +89,13 @@ def protocol_for(
     if runs is None and seconds is None:
         return found
     seconds = found.seconds if seconds is None else seconds
+    # Who measures briefly does not want to warm up for longer than that.
+    warmup_s = min(found.warmup_s, max(LatencyProtocol.warmup_s, seconds))
     return replace(
         found,
         mode=CUSTOM,
         runs=found.runs if runs is None else runs,
         seconds=seconds,
-        # Who measures briefly does not want to warm up for longer than that.
-        warmup_most_s=min(found.warmup_most_s, max(found.warmup_s, seconds)),
+        warmup_s=warmup_s,
+        warmup_most_s=min(found.warmup_most_s, max(warmup_s, seconds)),
     )

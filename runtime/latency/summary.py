@@ -15,8 +15,12 @@ import numpy.typing as npt
 
 from edgemim.runtime.latency.early_stopping import early_stopping_estimate
 from edgemim.runtime.latency.protocol import LEAST_RUNS
+from edgemim.runtime.trimmed import trimmed_mean
 
-STABLE_SPREAD = 0.05
+# Of the middle half of the rounds: of a latency that drifts evenly, half of what it drifts in all.
+STABLE_SPREAD = 0.025
+STABLE_DEVICE_CV = 0.01
+RATIO_LEVEL = 0.99
 _NS_PER_MS = 1e6
 
 
@@ -56,10 +60,12 @@ class Latency:
         warmup_runs, warmup_s, settled: As in `Samples`.
         p90_ms, p99_ms: None when fewer than `LEAST_RUNS` runs were made.
         p90_estimate_ms: MLPerf's early-stopping estimate of the 90th percentile: with 99 % confidence the true one is
-            not above it; None when fewer than `LEAST_RUNS` runs were made.
+            not above it, if the runs are independent; None when fewer than `LEAST_RUNS` runs were made.
         cv: Standard deviation over mean, of all runs.
-        spread: Largest minus smallest median of a round, over the overall median.
-        stable: Whether the spread is at most `STABLE_SPREAD`; None with a single round.
+        spread: Interquartile range of the rounds' medians, over the overall median: more rounds do not widen it, as
+            they would the range, and a single disturbed one does not count.
+        stable: Whether `device_cv` is at most `STABLE_DEVICE_CV` where that is known, else whether the spread is at
+            most `STABLE_SPREAD`; None with a single round.
         device_p50_ms, device_p90_ms, device_p99_ms, device_cv: Of the time that the device computed, without copies and
             without waiting; None where the session cannot tell, the tails also as above.
     """
@@ -102,11 +108,16 @@ class ShortSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Latency of one session over another's: median, least and greatest of the rounds' ratios."""
+    """Latency of one session over another's, by rounds that they took in turns.
 
-    median: float
-    low: float
-    high: float
+    Attributes:
+        ratio: Trimmed mean of the rounds' ratios, on a logarithmic scale.
+        low, high: Its interval at `RATIO_LEVEL`; None with a single round.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
 
 
 def summarise(samples: Samples) -> Latency:
@@ -114,9 +125,11 @@ def summarise(samples: Samples) -> Latency:
     values = samples.nanoseconds
     mean, median = float(values.mean()), percentile(values, 50)
     medians = samples.round_medians()
-    spread = float(medians.max() - medians.min()) / median if median else 0.0
+    lower, upper = np.percentile(medians, [25, 75])
+    spread = float(upper - lower) / median if median else 0.0
     tails, estimate = _tails(values / _NS_PER_MS), early_stopping_estimate(values)
     device = samples.device_ms
+    device_cv = None if device is None else _cv(device)
     device_tails = {} if device is None else _tails(device)
     return Latency(
         n=len(values),
@@ -131,11 +144,11 @@ def summarise(samples: Samples) -> Latency:
         max_ms=float(values.max()) / _NS_PER_MS,
         cv=_cv(values),
         spread=spread,
-        stable=spread <= STABLE_SPREAD if len(medians) > 1 else None,
+        stable=_stable(spread, device_cv) if len(medians) > 1 else None,
         device_p50_ms=None if device is None else percentile(device, 50),
         device_p90_ms=device_tails.get(90),
         device_p99_ms=device_tails.get(99),
-        device_cv=None if device is None else _cv(device),
+        device_cv=device_cv,
     )
 
 
@@ -154,8 +167,20 @@ def percentile(values: npt.NDArray[Any], p: float) -> float:
 
 def latency_ratio(ours: Samples, theirs: Samples) -> Ratio:
     """How many times as long `ours` takes, round by round; both come from one `measure_latency`."""
-    ratios = ours.round_medians() / theirs.round_medians()
-    return Ratio(median=float(np.median(ratios)), low=float(ratios.min()), high=float(ratios.max()))
+    return ratio_of_rounds(ours.round_medians(), theirs.round_medians())
+
+
+def ratio_of_rounds(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Ratio:
+    """The same from the rounds' medians, [rounds] each and in the same order."""
+    logs = np.log(np.asarray(ours, dtype=np.float64)) - np.log(np.asarray(theirs, dtype=np.float64))
+    found = trimmed_mean(logs, level=RATIO_LEVEL)
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Ratio(ratio=math.exp(found.mean), low=low, high=high)
+
+
+def _stable(spread: float, device_cv: float | None) -> bool:
+    # What the device computes does not depend on what else the host does.
+    return spread <= STABLE_SPREAD if device_cv is None else device_cv <= STABLE_DEVICE_CV
 
 
 def _tails(values: npt.NDArray[Any]) -> dict[int, float | None]:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemim.runtime.power import ina3221, rapl
 from edgemim.runtime.power._base import Source, UnreadableError
@@ -165,6 +166,20 @@ class PowerMeter:
     def window(self, name: str, started_ns: int, ended_ns: int) -> None:
         """Tell that `name`, and nothing else, ran between two moments of the clock."""
         self._windows.setdefault(name, []).append(_seconds(started_ns, ended_ns))
+
+    def arrays(self, origin_ns: int) -> dict[str, npt.NDArray[np.float64]]:
+        """Every reading for `samples.npz`; call it after the block. Empty where no sensor was read.
+
+        `power.start_ns`, when, counted from `origin_ns` on the clock; and by rail `power.RAIL`, watts, or joules so far
+        of sensors that count energy, then called `power.RAIL.joules`.
+        """
+        if self._source is None or not self._readings:
+            return {}
+        times, values = zip(*self._readings, strict=True)
+        unit = ".joules" if self._source.counts else ""
+        columns = dict(zip(self._source.rails, np.array(values).T, strict=True))
+        rails = {f"power.{name}{unit}": column for name, column in columns.items()}
+        return {"power.start_ns": np.round(np.array(times) * _NS_PER_S) - origin_ns, **rails}
 
     def measure(self, name: str, *, runs: int) -> Power:
         """Power and energy in the windows of `name`, in which it ran so many times; call it after the block."""

@@ -3,7 +3,7 @@
     in   {"bundle", "backend", "candidate", "cache", "threads", "rebuild", "engine"}    the order
     out  {"stage": "import" | "compile" | "load" | "run"}    what it begins now
     out  {"compiled": {...}, "engine": {...}}                the engine, when it was compiled or found
-    out  {"cold_start": {...}, "memory": {...}}              and the process ends
+    out  {"cold_start": {...}, "memory": {...}, "library": {...}, "own": {...}}    and the process ends
     out  {"error", "kind"}                                   instead of any of them
 
 With an engine in the order nothing is compiled. Without one, an engine that an earlier run compiled is loaded at once;
@@ -34,6 +34,7 @@ from edgemim.runtime.backends._base import Backend, Engine
 from edgemim.runtime.bundle import Bundle, load_bundle
 from edgemim.runtime.candidates import Candidate
 from edgemim.runtime.probe.resident import peak_resident_mb
+from edgemim.runtime.probe.room import Taken, taken
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -66,9 +67,10 @@ def serve(order: Mapping[str, Any], tell: Tell) -> None:
     """
     backend: Backend = BACKENDS.get(order["backend"])()
     bundle = load_bundle(order["bundle"])
-    base_mb = peak_resident_mb()
+    base_mb, base = peak_resident_mb(), taken()
     tell({"stage": "import"})
     import_s = _import(backend)
+    imported = taken()
     if order["engine"] is None:
         tell({"stage": "compile"})
         engine = _compile(backend, bundle, order)
@@ -78,7 +80,7 @@ def serve(order: Mapping[str, Any], tell: Tell) -> None:
             return
     else:
         engine = _from_plain(order["engine"])
-    _start(backend, bundle, engine, import_s, base_mb, tell)
+    _start(backend, bundle, engine, import_s, base_mb, tell, (base, imported))
 
 
 def _compile(backend: Backend, bundle: Bundle, order: Mapping[str, Any]) -> Engine:
@@ -90,8 +92,22 @@ def _compile(backend: Backend, bundle: Bundle, order: Mapping[str, Any]) -> Engi
     return backend.compile(bundle, candidate, cache, order["threads"])
 
 
+def _footprint(base: Taken | None, imported: Taken | None) -> dict[str, Any]:
+    """What importing the library took, and everything since then; None where the kernel does not tell."""
+    now = taken(at_most=True)
+    if base is None or imported is None or now is None:
+        return {"library": None, "own": None}
+    return {"library": asdict(imported - base), "own": asdict(now - imported)}
+
+
 def _start(
-    backend: Backend, bundle: Bundle, engine: Engine, import_s: float | None, base_mb: float, tell: Tell
+    backend: Backend,
+    bundle: Bundle,
+    engine: Engine,
+    import_s: float | None,
+    base_mb: float,
+    tell: Tell,
+    before: tuple[Taken | None, Taken | None],
 ) -> None:
     """Load, run, and tell what it took."""
     inputs, _ = next(bundle.golden_batches())
@@ -117,6 +133,7 @@ def _start(
                 "device_mb": device_mb,
                 "device_reason": None if device_mb is not None else f"{backend.name} computes in the host's memory",
             },
+            **_footprint(*before),
         }
     )
 

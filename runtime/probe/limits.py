@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _PROCESS = (("RLIMIT_AS", "ulimit -v"), ("RLIMIT_DATA", "ulimit -d"))
+_FIRST = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND = ("memory.max", "memory.current", "inactive_file")
 
 
 def memory_limit(root: Path = Path("/")) -> str:
@@ -33,27 +35,37 @@ def _of_process() -> Iterator[tuple[int, str]]:
 
 
 def _of_group(root: Path) -> Iterator[tuple[int, str]]:
-    """Of this process's control group and those around it, in either version of the interface."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for folder, (limit, *_) in group_folders(root):
+        text = read_text(folder / limit).strip()
+        if text.isdecimal():
+            yield int(text), "the limit of the control group"
+
+
+def group_folders(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Folders of this process's control group and those around it, in either version of the interface.
+
+    With each go the names of the file of its limit, of the file of what is used, and of the line in `memory.stat` that
+    says how much of that are files which can be read again.
+    """
+    for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        top, file = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+        top, names = ("memory", _FIRST) if controllers else ("", _SECOND)
         group = PurePosixPath(path)
         # A container may see itself as the top, whatever path its group has outside.
         for folder in (group, *group.parents):
-            text = _text(root / "sys/fs/cgroup" / top / folder.relative_to("/") / file).strip()
-            if text.isdecimal():
-                yield int(text), "the limit of the control group"
+            yield root / "sys/fs/cgroup" / top / folder.relative_to("/"), names
 
 
 def _of_machine(root: Path) -> Iterator[tuple[int, str]]:
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in read_text(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
             yield int(line.split()[1]) * 1024, "this machine's memory"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What a file of the kernel says; empty where it cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace")
     except OSError:

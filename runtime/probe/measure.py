@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from edgemim.runtime.bundle import Bundle
 from edgemim.runtime.plan import Pair
 from edgemim.runtime.probe.parent import run_child
 from edgemim.runtime.probe.result import ColdStart, Memory, Probe
+from edgemim.runtime.probe.room import Footprint, Taken
 
 
 def probe(bundle: Bundle, pair: Pair, cache: Path, threads: int, *, rebuild: bool = False) -> Probe:
@@ -47,7 +49,23 @@ def probe(bundle: Bundle, pair: Pair, cache: Path, threads: int, *, rebuild: boo
     compiled = found["compiled"]
     if "cold_start" not in found:
         found = run_child(order | {"engine": found["engine"]})
-    return Probe(cold_start=ColdStart(**compiled, **found["cold_start"]), memory=Memory(**found["memory"]))
+    return Probe(
+        cold_start=ColdStart(**compiled, **found["cold_start"]),
+        memory=Memory(**found["memory"]),
+        footprint=_footprint(found, pair),
+    )
+
+
+def _footprint(found: Mapping[str, Any], pair: Pair) -> Footprint | None:
+    if found["own"] is None:
+        return None
+    return Footprint(
+        label=f"{pair.candidate.name} on {pair.backend.name}",
+        backend=pair.backend.name,
+        module=pair.backend.module,
+        library=Taken(**found["library"]),
+        own=Taken(**found["own"]),
+    )
 
 
 def _reason(backend: Backend) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgemim.runtime.probe.room import Footprint
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart:
@@ -58,7 +60,13 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Both parts of one candidate on one backend."""
+    """Both parts of one candidate on one backend.
+
+    Attributes:
+        footprint: What it took of everything that may be limited, by which is decided what may be open together; None
+            where that is not known.
+    """
 
     cold_start: ColdStart
     memory: Memory
+    footprint: Footprint | None = None

@@ -23,24 +23,28 @@ COLUMNS: tuple[tuple[str, str, Cell], ...] = (
 _NEW = ("top5", "flips", "cosine_worst_1pct", "cka")
 _NOTES = {
     "top1_drop_low": "The interval is a paired bootstrap over the images.",
-    "flips": "Flips: images that fp32 has right and this has wrong, the reverse, and those wrong in another way.",
+    "flips": "Flips: images that {} has right and this has wrong, the reverse, and those wrong in another way.",
     "mcnemar_p": "McNemar p: the chance of so uneven flips if neither were better.",
     "cosine_worst_1pct": "Worst 1 % cosine: the mean of the lowest hundredth of the images.",
-    "cka": "CKA: linear centred kernel alignment with fp32's outputs, 1 for the same geometry.",
+    "cka": "CKA: debiased linear centred kernel alignment with the outputs of {}: 1 for the same geometry, 0 for none.",
 }
 
 
-def accuracy_part(rows: Sequence[Row]) -> list[str]:
-    """Heading, table and notes; nothing where there is nothing to add to the table of candidates."""
+def accuracy_part(rows: Sequence[Row], *, against: str = "fp32") -> list[str]:
+    """Heading, table and notes; nothing where there is nothing to add to the table of candidates.
+
+    Args:
+        against: What they are compared with, in words.
+    """
     judged = [row for row in rows if row["accuracy"] is not None]
     if not any(any_has(judged, "accuracy", key) for key in _NEW):
         return []
     columns = [column for column in COLUMNS if any_has(judged, "accuracy", column[0])]
     head = ("candidate", "backend", *(heading for _, heading, _ in columns))
     lines = [(row["name"], row["backend"], *(cell(row["accuracy"]) for *_, cell in columns)) for row in judged]
-    return ["## Against fp32", table(head, lines), accuracy_notes(rows)]
+    return [f"## Against {against}", table(head, lines), accuracy_notes(rows, against=against)]
 
 
-def accuracy_notes(rows: Sequence[Row]) -> str:
+def accuracy_notes(rows: Sequence[Row], *, against: str = "fp32") -> str:
     """What the columns mean that there are."""
-    return " ".join(note for key, note in _NOTES.items() if any_has(rows, "accuracy", key))
+    return " ".join(note.format(against) for key, note in _NOTES.items() if any_has(rows, "accuracy", key))

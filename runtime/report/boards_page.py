@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgemim.errors import EXIT_GATE_MISSED
 from edgemim.runtime.report.cells import Row, number, paragraphs, sentence, table
 
 _HEAD = ("device", "board", "ships", "backend", "p50 ms", "p99 ms", "top-1", "")
@@ -26,7 +27,9 @@ def boards_page(report: Mapping[str, Any]) -> str:
 
 def board_state(row: Row) -> str:
     """`passes`, or what went wrong."""
-    return "passes" if row["passed"] else row["error"] or "misses a gate"
+    if row["passed"]:
+        return "passes"
+    return row["error"] or ("misses a gate" if row["exit_code"] == EXIT_GATE_MISSED else "nothing runs right")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edgemim.runtime.accuracy.drop import TOLD_APART
+from edgemim.runtime.report.unseen import unseen
+
 Row = Mapping[str, Any]
 
 
@@ -39,8 +42,8 @@ def sentence(text: str) -> str:
 
 
 def label(row: Row) -> str:
-    """`int8-linear on openvino`."""
-    return f"{row['name']} on {row['backend']}"
+    """`int8-linear on openvino`, or as an entry of a comparison is called."""
+    return str(row.get("label") or f"{row['name']} on {row['backend']}")
 
 
 def state(row: Row) -> str:
@@ -53,14 +56,22 @@ def state(row: Row) -> str:
 
 
 def too_few_images(rows: Iterable[Row]) -> list[str]:
-    """A sentence on the candidates whose drop of 0.5 points the images cannot tell, without a full stop; or none."""
-    unclear = [row for row in rows if (row.get("accuracy") or {}).get("enough") is False]
+    """A sentence on the candidates whose drop the images cannot tell, without a full stop; or none.
+
+    What is to be told is the limit of their gate on the drop, or 0.5 points where there is none above 0.
+    """
+    rows = list(rows)
+    limits = [gate["limit"] for row in rows for gate in row.get("gates", ()) if gate["name"] == "top1.max_drop"]
+    wanted = limits[0] if limits and limits[0] > 0 else TOLD_APART
+    resolutions = [((row.get("accuracy") or {}).get("resolution"), row) for row in rows]
+    unclear = [row for resolution, row in resolutions if resolution is not None and resolution > wanted]
     if not unclear:
         return []
     known = ", ".join(f"± {100 * row['accuracy']['resolution']:.1f} ({label(row)})" for row in unclear)
     images = unclear[0]["accuracy"]["n"]
     return [
-        f"not enough images to tell 0.5 points of top-1: {images:,} leave what was lost uncertain by {known} points"
+        f"not enough images to tell {100 * wanted:g} points of top-1: {images:,} leave what was lost uncertain by "
+        f"{known} points"
     ]
 
 
@@ -77,9 +88,10 @@ def why_not(rows: Iterable[Row], parts: Sequence[str]) -> list[str]:
 
 
 def doubts(report: Mapping[str, Any]) -> list[str]:
-    """What speaks against a report's numbers, each once: its caveats, the machine's marks, too few images."""
+    """What speaks against a report's numbers, each once: caveats, the machine's marks, what nobody saw, few images."""
     marks = (report.get("environment") or {}).get("marks") or []
-    return list(dict.fromkeys([*report.get("caveats", []), *marks, *too_few_images(report.get("candidates") or [])]))
+    rows = report.get("candidates") or (report["entries"] if report["kind"] == "compare" else [])
+    return list(dict.fromkeys([*report.get("caveats", []), *marks, *unseen(report), *too_few_images(rows)]))
 
 
 def any_has(rows: Iterable[Row], part: str, key: str) -> bool:

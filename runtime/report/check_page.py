@@ -125,19 +125,35 @@ def _candidates(rows: Sequence[Row], *, gated: bool) -> str:
 def _notes(report: Mapping[str, Any]) -> str:
     reference, rows = reference_of(report), report["candidates"]
     against = f"Agreements and cosine are with {reference} on the same images. " if reference else ""
-    accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-    images = f"Accuracy is of {accuracies[0]['n']:,} images, ± one standard error. " if accuracies else ""
-    batch = report["protocol"]["batch"]
-    run = "one image" if batch == 1 else f"a run of {batch} images"
+    images = images_in_words(rows)
+    accuracy = f"Accuracy is of {images}, ± one standard error. " if images else ""
     return (
-        f"{images}{against}{_estimate_note(rows)}{_device_note(rows)}"
-        f"Latency is of {run}, without preprocessing; a dash was not measured."
+        f"{accuracy}{against}{_estimate_note(rows)}{_device_note(rows)}"
+        f"Latency is of {run_in_words(report)}, without preprocessing; a dash was not measured."
     )
+
+
+def images_in_words(rows: Sequence[Row]) -> str:
+    """`2,000 images`, or `500 to 2,000 images` of several bundles; empty without any."""
+    counts = sorted({row["accuracy"]["n"] for row in rows if row["accuracy"] is not None})
+    if not counts:
+        return ""
+    return f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images, by bundle"
+
+
+def run_in_words(report: Mapping[str, Any]) -> str:
+    """What a run is of: `one image`, `a run of 8 images`, or of several bundles what each takes."""
+    batches = {bundle.get("name"): bundle["batch"] for bundle in bundles_of(report)}
+    words = {name: "one image" if batch == 1 else f"a run of {batch} images" for name, batch in batches.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{what} ({name})" for name, what in words.items())
 
 
 def _estimate_note(rows: Sequence[Row]) -> str:
     told = any_has(rows, "latency", "p90_estimate_ms")
-    return "The p90 estimate is MLPerf's: at 99 % confidence, 90 % of all runs keep it. " if told else ""
+    note = "The p90 estimate is MLPerf's: at 99 % confidence 90 % of all runs keep it, if runs are independent. "
+    return note if told else ""
 
 
 def _device_note(rows: Sequence[Row]) -> str:

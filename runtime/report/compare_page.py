@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgemim.runtime.report.cells import Row, facts, number, paragraphs, sentence, table
+from edgemim.runtime.report.accuracy_table import accuracy_part
+from edgemim.runtime.report.cells import Row, doubts, facts, number, paragraphs, sentence, table
 
 _ENTRIES = ("label", "candidate", "precision", "backend", "version", "p50 ms", "p90 ms", "p99 ms", "runs", "top-1")
 _PAIRS = ("a", "b", "time of a / time of b", "interval", "rounds", "difference")
@@ -19,7 +20,7 @@ _WORDS = {
 
 def compare_page(report: Mapping[str, Any]) -> str:
     """The report in markdown."""
-    entries, pairs = report["entries"], report["pairs"]
+    entries, pairs, remarks = report["entries"], report["pairs"], doubts(report)
     parts = [
         f"# {' and '.join(entry['label'] for entry in entries)}, compared",
         f"**{sentence(report['verdict'])}**",
@@ -28,8 +29,9 @@ def compare_page(report: Mapping[str, Any]) -> str:
         "## Differences",
         table(_PAIRS, map(_pair, pairs)),
         pairs_note(pairs),
-        "## Before you trust it" if report["caveats"] else "",
-        "\n".join(f"- {sentence(caveat)}" for caveat in report["caveats"]),
+        *accuracy_part([{**entry, "name": entry["label"]} for entry in entries], against="the first"),
+        "## Before you trust it" if remarks else "",
+        "\n".join(f"- {sentence(remark)}" for remark in remarks),
         "## Device",
         table(("fact", "value"), facts(report["device"])),
         "## Protocol",

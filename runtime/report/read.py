@@ -9,9 +9,9 @@ from typing import Any
 from edgemim import __version__
 from edgemim.artifact import Artifact, load_artifact
 from edgemim.errors import ArtifactError
-from edgemim.runtime.report.upgrade import from_schema_1
+from edgemim.runtime.report.upgrade import upgraded
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REPORT, SAMPLES, FLIPS = "report.json", "samples.npz", "flips"
 KINDS = ("check", "bench", "compare", "sweep", "boards")
 
@@ -43,8 +43,7 @@ def parse_report(artifact: Artifact) -> dict[str, Any]:
             f"{artifact.path}: {REPORT} has schema version {version!r}, this edgemim {__version__} reads 1 to "
             f"{SCHEMA_VERSION}; use the edgemim that wrote it, or check again"
         )
-    if version == 1:
-        report = from_schema_1(report, artifact.provenance) | {"schema_version": SCHEMA_VERSION}
+    report = upgraded(report, artifact.provenance) | {"schema_version": SCHEMA_VERSION}
     if report.get("kind") not in KINDS:
         raise ArtifactError(
             f"{artifact.path}: {REPORT} is of the unknown kind {report.get('kind')!r}; known: {', '.join(KINDS)}"

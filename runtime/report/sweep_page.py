@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemim.runtime.report.cells import Row, facts, number, paragraphs, sentence, table, with_error
+from edgemim.runtime.report.cells import Row, doubts, facts, number, paragraphs, sentence, table, with_error
 
 _HEAD = ("model", "from", "input", "candidate", "backend", "p50 ms", "p99 ms", "top-1", "parameters", "MB", "")
 
 
 def sweep_page(report: Mapping[str, Any]) -> str:
     """The report in markdown."""
-    entries, front = report["entries"], report["front"]
+    entries, front, remarks = report["entries"], report["front"], doubts(report)
     reasons = dict.fromkeys(entry["accuracy_reason"] for entry in entries if entry.get("accuracy_reason"))
     others = [entry for index, entry in enumerate(entries) if index not in front]
     budget = ", ".join(f"{name} {value}" for name, value in report["budget"].items() if value is not None)
@@ -26,8 +26,8 @@ def sweep_page(report: Mapping[str, Any]) -> str:
         "## The others" if others else "",
         table(_HEAD, map(_cells, others)) if others else "",
         "\n".join(f"- {sentence(reason)}" for reason in reasons),
-        "## Before you trust it" if report["caveats"] else "",
-        "\n".join(f"- {sentence(caveat)}" for caveat in report["caveats"]),
+        "## Before you trust it" if remarks else "",
+        "\n".join(f"- {sentence(remark)}" for remark in remarks),
         "## Device",
         table(("fact", "value"), facts(report["device"])),
     ]

@@ -1,6 +1,7 @@
 """Reports of older schemas, brought up to this one.
 
-Schema 1 had no kind, no environment, no memory and no flips; what it did not measure is None, never a default.
+Schema 1 had no kind, no environment, no memory and no flips. Schema 2 measured an unclear comparison no longer, and a
+sweep did not say what compares with what. What a report did not say is None or an empty list, never a default.
 """
 
 from __future__ import annotations
@@ -28,6 +29,23 @@ _ACCURACY = (
     "per_class",
 )
 _GATE = ("missed_by", "allowed")
+
+# What schema 3 added.
+_COMPARE_PROTOCOL_3 = ("extensions", "extended")
+
+
+def upgraded(report: Mapping[str, Any], provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A report of any older schema with the keys of this one; its `schema_version` is left to the caller.
+
+    Args:
+        provenance: Of the report's artifact.
+    """
+    version, found = report["schema_version"], dict(report)
+    if version < 2:
+        found = from_schema_1(found, provenance)
+    if version < 3:
+        found = from_schema_2(found)
+    return found
 
 
 def from_schema_1(report: Mapping[str, Any], provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,6 +75,28 @@ def from_schema_1(report: Mapping[str, Any], provenance: Sequence[Mapping[str, A
         "class_names": None,
         "bundles": None,
     }
+
+
+def from_schema_2(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of schema 2 with the keys of schema 3."""
+    found = dict(report)
+    if found.get("kind") in ("check", "bench"):
+        found["candidates"] = [_row_3(row) for row in found["candidates"]]
+    if found.get("kind") == "compare":
+        found["entries"] = [{"session": {}, **entry} for entry in found["entries"]]
+        found["protocol"] = {**_missing(_COMPARE_PROTOCOL_3), **found["protocol"]}
+    if found.get("environment") is not None:
+        found["environment"] = {"others_bursts": None, **found["environment"]}
+    if found.get("kind") == "sweep":
+        found["entries"] = [{"group": None, "marks": [], **entry} for entry in found["entries"]]
+    return found
+
+
+def _row_3(row: Mapping[str, Any]) -> dict[str, Any]:
+    latency, found = row["latency"], dict(row)
+    if latency is not None and latency["with_preprocessing"] is not None:
+        found["latency"] = {**latency, "with_preprocessing": {"added_ms": None, **latency["with_preprocessing"]}}
+    return found | {"gates": [{"may_be": None, **gate} for gate in row["gates"]]}
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

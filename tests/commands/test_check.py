@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from edgemim.errors import ArtifactError, MissingDependencyError
+
 
 def test_a_missed_gate_is_exit_code_1_and_the_report_is_written(
     cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace
@@ -114,3 +116,35 @@ def test_a_page_is_drawn_beside_the_report(
     assert done.err.splitlines()[-1] == f"to look at: {tmp_path / 'report' / 'report.html'}"
     assert (tmp_path / "report" / "report.html").read_text("utf-8").startswith("<!doctype html>")
     assert cli("inspect", tmp_path / "report").code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ArtifactError("report.json was altered"), "report.json was altered"),
+        (OSError(28, "No space left on device", "report.html"), "No space left on device"),
+        (ValueError("no font was found"), "no font was found"),
+        (MissingDependencyError("drawing", "matplotlib", "report"), "where the extra is installed"),
+    ],
+)
+def test_a_page_that_cannot_be_drawn_is_a_remark_and_the_verdict_keeps_its_exit_code(
+    cli: Any,
+    story: SimpleNamespace,
+    tmp_path: Any,
+    options: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: str,
+) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("edgemim.report.html.write_html", fail)
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check, "--page", "--gate", "p50_ms=0.000001"]
+    done = cli("check", story.bundle, *one, "--out", tmp_path / "report", "--json")
+    assert done.code == 1
+    assert done.json["passed"] is False
+    verdict, remark = done.err.splitlines()
+    assert verdict.startswith("nothing ships: ")
+    assert told in remark
+    assert f"edgemim report {tmp_path / 'report'}" in remark

@@ -15,6 +15,7 @@ from edgemim.errors import OutputError
 from edgemim.remote.address import Address
 from edgemim.remote.check import check_on_boards, folder_names
 from edgemim.remote.session import RemoteError
+from edgemim.runtime.outcome import exit_code
 from edgemim.runtime.report.read import read_report
 from edgemim.runtime.settings import CheckSettings
 from tests.remote.conftest import Server, Told
@@ -88,6 +89,29 @@ def test_a_bench_on_boards_says_what_is_fastest_on_each(
         assert (own["kind"], own["chosen"], own["gates"]) == ("bench", None, {})
         assert row["p50_ms"] == min(one["latency"]["p50_ms"] for one in own["candidates"] if one["latency"])
         assert f"is fastest with {row['chosen']} on {row['chosen_backend']}" in report["verdict"]
+
+
+def test_boards_on_which_nothing_runs_right_bring_their_reports_and_exit_code_3(
+    server: Server,
+    start_server: Callable[..., Server],
+    client: SimpleNamespace,
+    world: SimpleNamespace,
+    as_onnx: Callable[..., bytes],
+    board_python: Path,
+    tmp_path: Path,
+) -> None:
+    # Every graph computes the opposite of the golden outputs.
+    path = world.bundle(encode=lambda weights: as_onnx(-weights), evaluation=None)
+    addresses = [one.address(python=board_python) for one in (server, start_server())]
+    alone = check_on_boards(path, tmp_path / "alone", addresses[:1], replace(QUICK, probe=False))
+    assert alone == read_report(tmp_path / "alone")
+    assert (alone["passed"], exit_code(alone)) == (False, 3)
+    assert alone["verdict"].startswith("no candidate runs right here: fp32 on onnxruntime: ")
+    both = check_on_boards(path, tmp_path / "both", addresses, replace(QUICK, probe=False))
+    assert (both["passed"], exit_code(both)) == (False, 3)
+    assert [(row["exit_code"], row["error"]) for row in both["devices"]] == [(3, None), (3, None)]
+    assert both["verdict"].startswith("0 of 2 boards pass; ")
+    assert both["verdict"].count(" failed") == 2
 
 
 def test_folders_of_boards_have_names_of_their_own() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from edgemim.artifact import create_artifact, load_artifact
 from edgemim.runtime.check import check_bundle
-from edgemim.runtime.report.read import read_report
+from edgemim.runtime.report.read import SCHEMA_VERSION, read_report
 from edgemim.runtime.report.write import put_report
 from tests.runtime.conftest import as_npy, no_vendor, quick, world  # noqa: F401  (fixtures)
 
@@ -178,7 +178,9 @@ def swept(checked: Path, tmp_path: Path) -> Path:
             "precision": ("fp32", "int8")[i % 2],
             "backend": "openvino",
             "latency": {"n": 700, "p50_ms": 1.0 + i, "p99_ms": 1.5 + i},
-            "side_by_side": None,
+            "side_by_side": {"n": 700, "p50_ms": 1.1 + i, "p99_ms": 1.6 + i} if i < 2 else None,
+            "group": "top1 of these images" if i < 3 else "top1 of others",
+            "marks": [],
             "size_bytes": 10_000_000 * (i + 1),
             "parameters": 5_000_000 * (i + 1),
             "accuracy": {"top1": 0.7 + 0.02 * i, "top1_se": 0.01, "n": 100} if i != 2 else None,
@@ -199,7 +201,14 @@ def swept(checked: Path, tmp_path: Path) -> Path:
         "entries": [*entries, failed],
         "front": [0, 1, 3],
     }
-    return _write(tmp_path / "swept", swept, {})
+    with np.load(checked / "samples.npz") as arrays:
+        one = next(name.removesuffix(".round") for name in arrays.files if name.endswith(".round"))
+        samples = {
+            f"{entry['model']}-224x224.int8-linear@openvino.{part}": arrays[f"{one}.{part}"]
+            for entry in entries[:2]
+            for part in ("ns", "round", "start_ns")
+        }
+    return _write(tmp_path / "swept", swept, samples)
 
 
 @pytest.fixture
@@ -209,7 +218,7 @@ def boards(tmp_path: Path) -> Path:
     row |= {"board": "Jetson Orin Nano", "verdict": "ship int8 on tensorrt (p50 1.2 ms)", "chosen": "int8"}
     row |= {"chosen_backend": "tensorrt", "p50_ms": 1.2, "p99_ms": 1.4, "top1": 0.81}
     bad = dict.fromkeys(row) | {"device": "ssh://agx", "error": "the board ran out of memory", "passed": False}
-    report = {"schema_version": 2, "kind": "boards", "created": "2026-11-21T20:30:35Z", "edgemim": "0.1.0"}
+    report = {"schema_version": SCHEMA_VERSION, "kind": "boards", "created": "2026-11-21T20:30:35Z", "edgemim": "0.1.0"}
     report |= {"verdict": "1 of 2 boards pass", "passed": False, "exit_code": 3, "bundle": "ab" * 32}
     return _write(tmp_path / "boards", report | {"devices": [row, bad | {"exit_code": 3}]}, None)
 

@@ -187,6 +187,34 @@ def test_an_embedding_is_drawn_by_its_cosine(rewrite: Any) -> None:
     assert 'aria-label="cosine with fp32 against median latency' in text
 
 
+def test_the_budget_of_an_embedding_is_drawn(rewrite: Any) -> None:
+    def embed(report: dict[str, Any], samples: dict[str, Any]) -> None:
+        for row in report["candidates"]:
+            row["accuracy"] |= dict.fromkeys(("top1", "agreement", "flips", "per_class", "enough"))
+            row["gates"] = []
+        report["gates"] = {"embedding_cosine.min": {"limit": 0.987, "from": "the bundle", "allowed_unmeasured": False}}
+
+    text = write_html(rewrite(embed)).read_text("utf-8")
+    assert "Dashed: the budgets." in text
+
+
+def test_a_comparison_shows_what_the_answers_lost(compared: Path) -> None:
+    text = write_html(compared).read_text("utf-8")
+    assert "in pairs with the first" in text
+    assert "Flips: images that the first has right and this has wrong" in text
+    assert 'id="provenance"' in text
+
+
+def test_a_sweep_shows_its_final_and_joins_only_what_compares(swept: Path) -> None:
+    text = write_html(swept).read_text("utf-8")
+    assert "all in turns: these latencies count" in text
+    for chart in ("chart-distribution", "chart-trace"):
+        assert chart in text
+    assert "Grey lines join what compares with each other" in text
+    assert "1 more were timed of which no top-1 is known" in text
+    assert 'id="provenance"' in text
+
+
 def test_a_candidate_that_nobody_timed_has_its_row(rewrite: Any) -> None:
     def break_all(report: dict[str, Any], samples: dict[str, Any]) -> None:
         samples.clear()
@@ -199,12 +227,13 @@ def test_a_candidate_that_nobody_timed_has_its_row(rewrite: Any) -> None:
 
 
 def test_an_old_report_has_a_page(tmp_path: Path) -> None:
-    old = Path(__file__).parents[1] / "runtime" / "report" / "schema1"
-    for name in ("check", "boards"):
+    old = Path(__file__).parents[1] / "runtime" / "report"
+    names = ("schema1/check", "schema1/boards", *(f"schema2/{kind}" for kind in ("check", "bench", "compare", "sweep")))
+    for name in names:
         with create_artifact(tmp_path / name, "report") as draft:
             shutil.copyfile(old / f"{name}.json", draft.path("report.json"))
-            if name == "check":
-                shutil.copyfile(old / "check-samples.npz", draft.path("samples.npz"))
+            if name == "schema1/check":
+                shutil.copyfile(old / "schema1" / "check-samples.npz", draft.path("samples.npz"))
         assert "<h1>" in write_html(tmp_path / name).read_text("utf-8")
 
 

@@ -29,7 +29,8 @@ CONTRACT = Preprocess(size=(SIZE, SIZE), crop_ratio=1.0)
 
 
 class FakeSession(Session):
-    def __init__(self, weights: np.ndarray, fault: str | None, slower_s: float) -> None:
+    def __init__(self, weights: np.ndarray, fault: str | None, slower_s: float, output: str) -> None:
+        self.output = output
         self.weights, self.fault, self.slower_s = weights, fault, slower_s
         self.closed = False
 
@@ -46,7 +47,7 @@ class FakeSession(Session):
             logits = -logits
         if self.fault == "nan":
             logits = logits * np.float32(np.nan)
-        return {"scores" if self.fault == "name" else "logits": logits, "tokens": images}
+        return {"scores" if self.fault == "name" else self.output: logits, "tokens": images}
 
     def close(self) -> None:
         self.closed = True
@@ -64,7 +65,13 @@ class FakeBackend(Backend):
     extra: ClassVar[str] = "fake"
     processor: ClassVar[str] = "CPU"
 
-    def __init__(self, faults: Mapping[str, str] | None = None, slower_s: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        faults: Mapping[str, str] | None = None,
+        slower_s: Mapping[str, float] | None = None,
+        output: str = "logits",
+    ) -> None:
+        self.output = output
         self.faults, self.slower_s = dict(faults or {}), dict(slower_s or {})
         self.sessions: list[FakeSession] = []
 
@@ -78,7 +85,8 @@ class FakeBackend(Backend):
     def open(self, engine: Engine) -> Session:
         name = engine.options["candidate"]
         weights = np.load(engine.file, allow_pickle=False)
-        self.sessions.append(FakeSession(weights, self.faults.get(name), self.slower_s.get(name, 0.0)))
+        slower_s = self.slower_s.get(name, 0.0)
+        self.sessions.append(FakeSession(weights, self.faults.get(name), slower_s, self.output))
         return self.sessions[-1]
 
 
@@ -224,7 +232,7 @@ def world(tmp_path: Path) -> SimpleNamespace:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A latency protocol without waiting; the numbers it gives mean nothing and no test looks at them."""
-    unhurried = {"rounds": 2, "warmup_runs": 1, "warmup_s": 0, "warmup_most_s": 0, "settle_runs": 0, "settle_s": 0}
+    unhurried = {"rounds": 4, "warmup_runs": 1, "warmup_s": 0, "warmup_most_s": 0, "settle_runs": 0, "settle_s": 0}
 
     def fast(*arguments: Any, **options: Any) -> LatencyProtocol:
         return replace(protocol_for(*arguments, **options), **unhurried)

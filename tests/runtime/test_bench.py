@@ -39,6 +39,30 @@ def test_candidates_of_several_bundles_take_turns(world: SimpleNamespace) -> Non
     assert max(first) < min(last)
 
 
+def test_bundles_that_take_other_inputs_are_ranked_apart(world: SimpleNamespace) -> None:
+    one, four = world.bundle(name="one"), world.bundle(name="four", batch=4)
+    settings = CheckSettings(backends=[world.Fake(slower_s={"fp32": 0.002})], seconds=0, runs=10)
+    report = bench_bundles([one, four], world.tmp / "out", settings, cache=world.tmp / "cache")
+    told, *each = report["verdict"].split("; ")
+    assert told == "their inputs differ, so bundles are not compared"
+    assert [line.split(" (p50 ")[0] for line in each] == [
+        f"the fastest on this CPU is {name}:int8-nncf on fake" for name in ("one", "four")
+    ]
+    assert report["protocol"]["batch"] is None
+    page = (world.tmp / "out" / "report.md").read_text("utf-8")
+    assert "Latency is of one image (one), a run of 4 images (four), without preprocessing" in page
+
+
+def test_what_is_about_the_machine_is_told_once(world: SimpleNamespace) -> None:
+    bundles = [world.bundle(name=name, target="arm64") for name in ("small", "large")]
+    settings = CheckSettings(backends=[world.Fake()], seconds=0, runs=10)
+    report = bench_bundles(bundles, world.tmp / "out", settings, cache=world.tmp / "cache")
+    about = [line for line in report["caveats"] if "is no backend of target 'arm64'" in line]
+    assert about == [line for line in about if not line.startswith(("small: ", "large: "))]
+    assert len(about) == 1
+    assert len(set(report["caveats"])) == len(report["caveats"])
+
+
 def test_the_same_bundle_twice_is_refused(world: SimpleNamespace) -> None:
     path = world.bundle()
     with pytest.raises(ConfigError, match="was given twice"):

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from edgemim.errors import ConfigError
-from edgemim.runtime.gates import GATES, Missing, check_gates, check_limits, check_names, gates_from_table, parse_gates
+from edgemim.runtime.gates import (
+    GATES,
+    Estimate,
+    Missing,
+    check_gates,
+    check_limits,
+    check_names,
+    gates_from_table,
+    parse_gates,
+)
 
 
 def test_pairs_become_limits_and_the_later_one_wins() -> None:
@@ -104,3 +113,19 @@ def test_a_table_with_something_else_is_refused(table: dict[str, object], messag
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown gate 'energy'"):
         check_names(["p99_ms", "energy"])
+
+
+@pytest.mark.parametrize(
+    ("value", "worst", "may_be", "sentence"),
+    [
+        (0.009, 0.016, 0.016, "top1.max_drop is 0.009, limit 0.01: kept, but the images allow up to 0.016"),
+        (0.002, 0.01, None, "top1.max_drop is 0.002, limit 0.01"),
+        (0.012, 0.02, None, "top1.max_drop is 0.012, 0.002 above its limit 0.01"),
+    ],
+)
+def test_an_estimate_is_judged_by_its_value_and_says_what_the_images_leave_open(
+    value: float, worst: float, may_be: float | None, sentence: str
+) -> None:
+    (result,) = check_gates({"top1.max_drop": 0.01}, {"top1.max_drop": Estimate(value=value, worst=worst)})
+    assert result.passed == (value <= 0.01)
+    assert (result.may_be, result.sentence()) == (may_be, sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from edgemim.runtime.bundle import load_bundle
 from edgemim.runtime.device import describe_device
 from edgemim.runtime.environment.watch import EnvironmentWatch
 from edgemim.runtime.latency.protocol import LatencyProtocol
+from edgemim.runtime.latency.summary import summarise_briefly
 from edgemim.runtime.plan import make_plan
 from edgemim.runtime.power.meter import PowerMeter
 from edgemim.runtime.timing import Preparation, time_together
@@ -32,10 +34,10 @@ def timed(world: SimpleNamespace, no_vendor: None) -> Any:
         for trial in trials:
             start(trial, bundle, Path("unused"), 1)
             _remember(trial, seen)
-        turns: list[tuple[int, int]] = []
+        turns: list[int] = []
         with EnvironmentWatch() as watch:
             meter = PowerMeter(root=world.tmp / "no sensors")
-            (found,) = time_together([(bundle, trials)], protocol, meter, watch, lambda *turn: turns.append(turn))
+            (found,) = time_together([(bundle, trials)], protocol, meter, watch, lambda: turns.append(len(turns) + 1))
         return SimpleNamespace(bundle=bundle, trials=trials, found=found, watch=watch, seen=seen, turns=turns)
 
     return run
@@ -63,12 +65,32 @@ def test_every_trial_is_timed_with_and_without_preparing_its_images(timed: Any, 
         assert trial.latency is not None
         assert trial.latency.n == 100
         assert trial.samples is not None
-        assert trial.with_preprocessing is not None
-        assert trial.with_preprocessing.n >= 64
-        assert trial.with_preprocessing.p90_ms is not None
+        assert trial.prepared is not None
+        together = summarise_briefly(trial.prepared.nanoseconds)
+        assert together.n >= 64
+        assert together.p90_ms is not None
         # Decoding a PNG takes longer than a product with a small matrix.
-        assert trial.with_preprocessing.p50_ms > max(trial.latency.p50_ms, 0.5 * done.found.to_dict()["p50_ms"])
-    assert done.turns[-1] == (4, 4)
+        assert together.p50_ms > max(trial.latency.p50_ms, 0.5 * done.found.to_dict()["p50_ms"])
+    assert done.turns[-1] == 4
+
+
+def test_runs_with_preparation_come_right_after_those_without_in_every_round(timed: Any) -> None:
+    for trial in timed().trials:
+        plain, prepared = trial.samples, trial.prepared
+        for number in range(BRIEF.rounds):
+            ended = plain.start_ns[plain.rounds == number][-1]
+            began = prepared.start_ns[prepared.rounds == number][0]
+            following = plain.start_ns[plain.rounds == number + 1]
+            assert ended < began
+            assert not len(following) or prepared.start_ns[prepared.rounds == number][-1] < following[0]
+
+
+@pytest.mark.parametrize(("batch", "golden"), [(1, 4), (4, 1)])
+def test_no_timed_run_is_given_the_array_of_the_run_before(timed: Any, batch: int, golden: int) -> None:
+    done = timed(batch=batch)
+    arrays = [id(array) for array in done.seen]
+    assert all(one != other for one, other in itertools.pairwise(arrays))
+    assert len({array.tobytes() for array in done.seen}) >= golden
 
 
 @pytest.mark.parametrize("encoding", ["pixels", "normalised"])
@@ -87,7 +109,7 @@ def test_the_session_sees_the_golden_images_as_they_were_prepared_here(timed: An
 def test_a_bundle_without_golden_images_has_no_time_of_preparation(timed: Any) -> None:
     done = timed(golden=None)
     assert done.found is None
-    assert [trial.with_preprocessing for trial in done.trials] == [None, None]
+    assert [trial.prepared for trial in done.trials] == [None, None]
     assert all(trial.latency is not None for trial in done.trials)
 
 
@@ -95,13 +117,13 @@ def test_who_asks_for_a_handful_of_runs_gets_no_more_with_preparation(timed: Any
     few = LatencyProtocol(runs=4, seconds=0, rounds=2, warmup_runs=1, warmup_s=0, warmup_most_s=0)
     done = timed(few)
     assert len(done.found.nanoseconds) == 4
-    assert {trial.with_preprocessing.n for trial in done.trials} == {4}
+    assert {len(trial.prepared.nanoseconds) for trial in done.trials} == {4}
 
 
 def test_the_watch_is_told_when_something_was_timed(timed: Any) -> None:
     done = timed()
     began = min(trial.samples.start_ns[0] for trial in done.trials)
-    ended = max(trial.samples.start_ns[-1] + trial.samples.nanoseconds[-1] for trial in done.trials)
+    ended = max(trial.prepared.start_ns[-1] + trial.prepared.nanoseconds[-1] for trial in done.trials)
     readings = done.watch.arrays(0)["environment.start_ns"]
-    # Neither what goes before nor the series with preparation counts.
+    # What goes before does not count.
     assert (ended - began) / 1e9 <= done.watch.summary().seconds < (readings[-1] - readings[0]) / 1e9

@@ -84,5 +84,6 @@ def test_a_trial_that_fails_on_the_way_drops_out_and_the_others_go_on(started: A
     trials[1].session.run = fails_at_the_fifth
     evaluate(trials, bundle, lambda: None)
     assert trials[0].accuracy.top1 == 1.0
-    assert (trials[1].failed, trials[1].accuracy, trials[1].answers) == (True, None, None)
+    told = (trials[1].disqualified, trials[1].accuracy, trials[1].answers)
+    assert told == ("fake cannot run the model: out of memory", None, None)
     assert len(calls) == 5

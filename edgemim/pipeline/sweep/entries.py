@@ -38,6 +38,7 @@ def measured(
     bundle = report["bundle"]
     common = _common(combination) | {"parameters": bundle["parameters"], "report": folder}
     common |= {"evaluation": bundle.get("evaluation")}
+    common |= {"marks": list((report.get("environment") or {}).get("marks") or [])}
     rows = [row for row in report["candidates"] if not row["reference_only"]]
     return [common | _facts(row, combination, calibration) for row in rows]
 
@@ -97,6 +98,7 @@ def _common(combination: Combination) -> Entry:
         "parameters": combination.parameters,
         "error": None,
         "report": None,
+        "marks": [],
     }
 
 

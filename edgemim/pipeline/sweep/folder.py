@@ -25,18 +25,37 @@ from edgemim.pipeline.sweep.combination import BUNDLE
 from edgemim.pipeline.sweep.combinations import RANDOM, Combination
 from edgemim.pipeline.sweep.entries import Result
 from edgemim.pipeline.sweep.settings import SweepSettings
-from edgemim.runtime.device import cpu_identity
+from edgemim.runtime.backends import BACKENDS
+from edgemim.runtime.backends._base import Backend
+from edgemim.runtime.device import Device, cpu_identity
+from edgemim.runtime.targets import TARGETS
 
 # As in the folder of a training run, so that whoever reads it says that it is not finished.
 LAST, SETTINGS = "last", "settings.json"
 WORK, ENGINES = "work", "engines"
+# Of a device, what its speed depends on beside the processor.
+_DEVICE = ("board", "chip", "gpu", "power_mode", "l4t", "isa_cap")
 _RESULT, _ATTEMPTS = "result.json", "attempts"
 # Of a combination that ends the process each time it is tried: the memory is too small, or a library crashes.
 _MOST_ATTEMPTS = 3
 
 
-def identity(settings: SweepSettings, combinations: Sequence[Combination]) -> dict[str, Any]:
-    """What must be the same when a sweep goes on: all that its numbers and its finalists depend on, but the minutes."""
+def identity(settings: SweepSettings, combinations: Sequence[Combination], device: Device) -> dict[str, Any]:
+    """What must be the same when a sweep goes on: all that its numbers and its finalists depend on, but the minutes.
+
+    Args:
+        device: What it measures on.
+    """
+    backends: list[Backend] = [BACKENDS.get(name)() for name in TARGETS.get(settings.target).backends]
+    return _asked(settings, combinations) | {
+        "machine": cpu_identity(),
+        "device": {name: getattr(device, name) for name in _DEVICE},
+        "backends": {backend.name: backend.version() for backend in backends if backend.installed()},
+        "edgemim": __version__,
+    }
+
+
+def _asked(settings: SweepSettings, combinations: Sequence[Combination]) -> dict[str, Any]:
     return {
         "target": settings.target,
         "models": {c.model: c.fingerprint or c.source for c in combinations},
@@ -48,8 +67,6 @@ def identity(settings: SweepSettings, combinations: Sequence[Combination]) -> di
         "seconds": settings.seconds,
         "runs": settings.runs,
         "threads": settings.threads,
-        "machine": cpu_identity(),
-        "edgemim": __version__,
     }
 
 
@@ -83,8 +100,8 @@ def check_same(out: Path, asked: Mapping[str, Any]) -> None:
     ]
     if differ:
         raise TrainingError(
-            f"{out} was started with other settings: {'; '.join(differ[:5])}; resume with the same (only --minutes may "
-            "differ), or choose another --out"
+            f"{out} was started with other settings or on another machine: {'; '.join(differ[:5])}; resume with the "
+            "same (only --minutes may differ), or choose another --out"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from edgemim.errors import ConfigError
 from edgemim.runtime.backends import BACKENDS
-from edgemim.runtime.backends._base import Backend, Session, require
-from edgemim.runtime.bundle import load_bundle
+from edgemim.runtime.backends._base import Backend, require
+from edgemim.runtime.bundle import Bundle, load_bundle
 from edgemim.runtime.cache import default_cache, the_only_check
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.device import Device
@@ -25,8 +25,13 @@ from edgemim.runtime.environment.watch import EnvironmentWatch
 from edgemim.runtime.latency.measure import measure_latency
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
+from edgemim.runtime.plan import Pair
+from edgemim.runtime.probe.measure import probe
+from edgemim.runtime.probe.room import refuse_if_too_large
+from edgemim.runtime.rotation import rotating_run
 from edgemim.runtime.settings import CheckSettings
 from edgemim.runtime.targets._base import Target
+from edgemim.runtime.temperatures import board_thermometer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +53,14 @@ class FinalMeasured:
         environment: Of the machine meanwhile, with `marks` of what speaks against the numbers; None: not recorded.
         readings: Arrays of the environment for `samples.npz`.
         origin_ns: Moment from which its times count.
+        trouble: Why there are no samples, where the device failed.
     """
 
     samples: Mapping[str, Samples]
     environment: Mapping[str, Any] | None = None
     readings: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     origin_ns: int = 0
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,26 +129,40 @@ def side_by_side(
         engines: The cache.
 
     Raises:
-        DeviceError: The vendor library failed.
+        DeviceError: The vendor library failed, or the finalists do not fit into memory together.
     """
+    found = {finalist.label: _find(finalist) for finalist in finalists}
+    _try_all(found, threads, engines)
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
-        for finalist in finalists:
-            session, inputs = _open(finalist, threads, engines)
+        for label, (bundle, pair) in found.items():
+            session = pair.backend.open(pair.backend.compile(bundle, pair.candidate, engines, threads))
             stack.callback(session.close)
-            calls[finalist.label] = partial(session.run, inputs)
+            calls[label] = rotating_run(session, bundle)
         with EnvironmentWatch() as watch:
-            samples = measure_latency(calls, protocol, turn=lambda _, began, ended: watch.window(began, ended))
+            samples = measure_latency(
+                calls,
+                protocol,
+                thermometer=board_thermometer(),
+                turn=lambda _, began, ended: watch.window(began, ended),
+            )
     starts = [int(one.start_ns[0]) for one in samples.values() if one.start_ns is not None]
     origin = min(starts, default=0)
     environment = watch.summary().to_dict()
     return FinalMeasured(samples=samples, environment=environment, readings=watch.arrays(origin), origin_ns=origin)
 
 
-def _open(finalist: Finalist, threads: int, engines: Path) -> tuple[Session, Mapping[str, Any]]:
+def _find(finalist: Finalist) -> tuple[Bundle, Pair]:
     bundle = load_bundle(finalist.bundle)
     (candidate,) = (candidate for candidate in bundle.candidates if candidate.name == finalist.candidate)
-    backend: Backend = BACKENDS.get(finalist.backend)()
-    session = backend.open(backend.compile(bundle, candidate, engines, threads))
-    inputs, _ = next(bundle.golden_batches())
-    return session, inputs
+    return bundle, Pair(candidate=candidate, backend=BACKENDS.get(finalist.backend)())
+
+
+def _try_all(finalists: Mapping[str, tuple[Bundle, Pair]], threads: int, engines: Path) -> None:
+    """Start each once more in a process of its own, for what it takes: they were never open together.
+
+    Raises:
+        DeviceError: One of them ends badly, or they do not fit in here together.
+    """
+    found = {label: probe(bundle, pair, engines, threads).footprint for label, (bundle, pair) in finalists.items()}
+    refuse_if_too_large([replace(one, label=label) for label, one in found.items() if one is not None])

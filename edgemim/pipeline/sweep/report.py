@@ -17,8 +17,10 @@ from edgemim.pipeline.sweep.entries import label, p50
 from edgemim.pipeline.sweep.front import NEAR, pareto_front, score
 from edgemim.pipeline.sweep.measure import FinalMeasured
 from edgemim.pipeline.sweep.settings import SweepSettings
+from edgemim.pipeline.sweep.warnings import told_once
+from edgemim.runtime.caveats import about_latency
 from edgemim.runtime.device import Device
-from edgemim.runtime.latency.summary import Samples
+from edgemim.runtime.latency.summary import Samples, summarise
 from edgemim.runtime.report.read import REPORT, SAMPLES, SCHEMA_VERSION
 from edgemim.runtime.report.write import put_report
 
@@ -42,7 +44,7 @@ class Outcome:
         samples: Of the final, by index of the entry; empty without one.
         measured: The same by label, and the environment.
         left_out: Combinations that the minutes were too few for, and the seconds each would have taken (None: unknown).
-        caveats: By combination, what its report warns of.
+        caveats: By name of the combination, what its report warns of.
         threads: Of one inference.
     """
 
@@ -50,7 +52,7 @@ class Outcome:
     samples: Mapping[int, Samples]
     measured: FinalMeasured
     left_out: Sequence[tuple[Combination, float | None]]
-    caveats: Sequence[Sequence[str]]
+    caveats: Mapping[str, Sequence[str]]
     threads: int
 
 
@@ -63,6 +65,7 @@ def make_report(settings: SweepSettings, outcome: Outcome, device: Device) -> di
         took = p50(entry)
         entry["fits"] = None if settings.max_ms is None or took is None else took <= settings.max_ms
         entry["finalist"] = index in outcome.samples
+        entry["group"] = " ".join(score(entry)[0])
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "sweep",
@@ -170,7 +173,8 @@ def _caveats(outcome: Outcome) -> list[str]:
             "there, without training at that size"
         )
     if not outcome.samples and sum(p50(entry) is not None for entry in entries) > 1:
-        found.append("there was no final: latencies of different models come from different minutes")
+        why = f" ({outcome.measured.trouble})" if outcome.measured.trouble else ""
+        found.append(f"there was no final{why}: latencies of different models come from different minutes")
     elif outcome.samples:
         found.append(
             "entries that are no finalists were measured at a time of their own; their latencies compare less well"
@@ -180,14 +184,9 @@ def _caveats(outcome: Outcome) -> list[str]:
         for c, s in outcome.left_out
     ]
     marks = (outcome.measured.environment or {}).get("marks", [])
-    found += [f"in the final, {mark}" for mark in marks]
-    return [*found, *_in_all(outcome.caveats)]
-
-
-def _in_all(caveats: Sequence[Sequence[str]]) -> list[str]:
-    """What every report warns of: that is about the machine and not about a model."""
-    first, *others = caveats or [()]
-    return [caveat for caveat in first if all(caveat in other for other in others)]
+    measured = [(label(entries[index], entries), summarise(samples)) for index, samples in outcome.samples.items()]
+    found += [f"in the final, {line}" for line in (*marks, *about_latency(measured))]
+    return [*found, *told_once({name: lines for name, lines in outcome.caveats.items() if lines})]
 
 
 def _arrays(outcome: Outcome) -> dict[str, npt.NDArray[Any]] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgemim.errors import ConfigError, EdgemimError
+from edgemim.errors import ConfigError, DeviceError, EdgemimError
 from edgemim.pipeline.host_check import require_builder
 from edgemim.pipeline.sweep.budget import Experience, in_words
 from edgemim.pipeline.sweep.combination import run_combination
@@ -59,7 +59,7 @@ def run_sweep(
         ConfigError: An unknown name, a target that cannot be measured here, a device that lacks all precisions.
         OutputError: `out` exists or cannot be written; another sweep is writing it.
         TrainingError: `resume` with other settings.
-        EdgemimError: Nothing could be measured; the line says why of each model.
+        DeviceError, EdgemimError: Nothing could be measured; the line says why of each model.
     """
     started = clock()
     device = describe_device()
@@ -67,10 +67,10 @@ def run_sweep(
     _refuse_elsewhere(settings, device, say)
     combinations = list_combinations(settings)
     if resume and is_finished(out):
-        report = _finished(out, settings, combinations)
+        report = _finished(out, settings, combinations, device)
         if report is not None:
             return report
-    with sweep_folder(out, identity(settings, combinations), resume=resume, overwrite=overwrite) as folder:
+    with sweep_folder(out, identity(settings, combinations, device), resume=resume, overwrite=overwrite) as folder:
         sweep = _Sweep(settings, combinations, folder, machine(folder.engines, device), say, progress, clock, started)
         try:
             with sweep.machine.alone():
@@ -94,9 +94,11 @@ def _refuse_elsewhere(settings: SweepSettings, device: Device, say: Say) -> None
         say(f"{name} is left out: {reason}")
 
 
-def _finished(out: Path, settings: SweepSettings, combinations: Sequence[Combination]) -> dict[str, Any] | None:
+def _finished(
+    out: Path, settings: SweepSettings, combinations: Sequence[Combination], device: Device
+) -> dict[str, Any] | None:
     """The report of a sweep that had come to its end; None where combinations were left out that may be tried now."""
-    check_same(out, identity(settings, combinations))
+    check_same(out, identity(settings, combinations, device))
     report = read_report(out)
     return None if report["left_out"] else report
 
@@ -127,7 +129,9 @@ class _Sweep:
         entries = self._entries()
         if all(p50(entry) is None for entry in entries):
             reasons = "; ".join(f"{entry['model']}: {entry['error']}" for entry in entries)
-            raise EdgemimError(f"nothing could be measured: {reasons}")
+            # What came to a backend failed there; everything else failed before.
+            kind = DeviceError if any(entry["backend"] for entry in entries) else EdgemimError
+            raise kind(f"nothing could be measured: {reasons}")
         outcome = self._final(entries)
         report = make_report(self.settings, outcome, self.machine.device)
         write_sweep(self.folder.out, report, outcome, self.combinations)
@@ -201,8 +205,8 @@ class _Sweep:
         if len(chosen) > 1:
             self.say(f"measuring {len(chosen)} finalists once more, side by side")
             named = {index: self._finalist(index, entries[index]) for index in chosen}
-            measured = self.machine.final(list(named.values()), self.settings.protocol, self.threads)
-            samples = {index: measured.samples[finalist.label] for index, finalist in named.items()}
+            measured = self._side_by_side(list(named.values()))
+            samples = {i: measured.samples[one.label] for i, one in named.items() if one.label in measured.samples}
             for index, own in samples.items():
                 entries[index]["side_by_side"] = latency_of(summarise(own).to_dict())
         return Outcome(
@@ -210,9 +214,17 @@ class _Sweep:
             samples=samples,
             measured=measured,
             left_out=self.left_out,
-            caveats=[result.caveats for result in self.results.values() if result.caveats],
+            caveats={c.name: self.results[c.key].caveats for c in self.combinations if c.key in self.results},
             threads=self.threads,
         )
+
+    def _side_by_side(self, chosen: Sequence[Finalist]) -> FinalMeasured:
+        """The finalists in turns; without samples where the device fails, since each has its own numbers already."""
+        try:
+            return self.machine.final(chosen, self.settings.protocol, self.threads)
+        except DeviceError as error:
+            self.say(f"there is no final: {error}")
+            return FinalMeasured(samples={}, trouble=" ".join(str(error).split()))
 
     def _finalist(self, index: int, entry: Entry) -> Finalist:
         own = (entry["model"], tuple(entry["input"]))

@@ -99,7 +99,6 @@ class SweepSettings:
             seconds=self.seconds,
             runs=self.runs,
             judge=False,
-            probe=False,
         )
 
 

@@ -23,6 +23,7 @@ from edgemim.pipeline.sweep.run import run_sweep
 from edgemim.pipeline.sweep.settings import SweepSettings
 from edgemim.runtime.device import Device, describe_device
 from edgemim.runtime.latency.summary import Samples
+from edgemim.runtime.report.read import SCHEMA_VERSION
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +94,12 @@ class FakeMachine:
             raise self.fail[key]
         rows = [self.row(name, time) for name, time in self.times[key].items()]
         report = {
-            "schema_version": 2,
+            "schema_version": SCHEMA_VERSION,
             "kind": "bench",
             "bundle": {"parameters": 1000, "evaluation": None},
-            "caveats": ["fake"],
+            # What is about the machine, and what a busy minute leaves on one measurement.
+            "caveats": ["fake", f"the machine was busy while measuring: other processes took {self.measured.total()}%"],
+            "environment": {"marks": [f"busy {self.measured.total()}"]},
             "candidates": rows,
         }
         with create_artifact(out, "report", overwrite=True) as draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from edgemim.artifact import load_artifact
 from edgemim.errors import ConfigError, DeviceError, EdgemimError, OutputError, TrainingError
 from edgemim.pipeline.sweep import run as run_module
+from edgemim.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from edgemim.runtime.device import describe_device
 from edgemim.runtime.report.read import read_report
 
 # All three are on the front: more pixels take more time.
@@ -48,6 +51,15 @@ def test_what_is_not_known_is_null_with_a_reason(machine: Any, sweep: Any) -> No
     assert entry["side_by_side"] is None
     assert entry["fits"] is None
     assert entry["error"] is None
+
+
+def test_what_a_busy_machine_left_on_the_numbers_is_told(machine: Any, sweep: Any) -> None:
+    report = sweep(machine(TIMES))
+    assert [entry["marks"] for entry in report["entries"]] == [["busy 1"], ["busy 2"], ["busy 3"]]
+    assert "fake" in report["caveats"]
+    (busy,) = (line for line in report["caveats"] if "busy" in line)
+    assert busy.startswith("in 3 of 3 measurements (test_resnet at 32, test_resnet at 64, test_resnet at 96): ")
+    assert "other processes took 1%" in busy
 
 
 def test_every_run_of_the_final_is_kept(machine: Any, sweep: Any, tmp_path: Path) -> None:
@@ -223,6 +235,50 @@ def test_other_settings_are_refused_by_name(machine: Any, sweep: Any, values: di
     sweep(machine(TIMES), max_ms=5.0)
     with pytest.raises(TrainingError, match=words):
         sweep(machine(TIMES), **{"max_ms": 5.0, **values}, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"gpu": "NVIDIA Thor"}, "device.gpu was None, is 'NVIDIA Thor'"),
+        ({"power_mode": "15W"}, "device.power_mode was None, is '15W'"),
+    ],
+)
+def test_another_device_is_refused_by_what_differs(
+    machine: Any, sweep: Any, monkeypatch: pytest.MonkeyPatch, fact: dict[str, str], words: str
+) -> None:
+    plain = replace(describe_device(), gpu=None, power_mode=None)
+    monkeypatch.setattr("edgemim.pipeline.sweep.run.describe_device", lambda: plain)
+    sweep(machine(TIMES))
+    monkeypatch.setattr("edgemim.pipeline.sweep.run.describe_device", lambda: replace(plain, **fact))
+    with pytest.raises(TrainingError, match=words):
+        sweep(machine(TIMES), resume=True)
+
+
+def test_another_version_of_a_backend_is_refused(machine: Any, sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeBackend, "installed", lambda self: True)
+    monkeypatch.setattr(OnnxRuntimeBackend, "version", lambda self: "1.20.0")
+    sweep(machine(TIMES))
+    monkeypatch.setattr(OnnxRuntimeBackend, "version", lambda self: "1.23.1")
+    with pytest.raises(TrainingError, match=r"backends.onnxruntime was '1.20.0', is '1.23.1'"):
+        sweep(machine(TIMES), resume=True)
+
+
+def test_a_final_that_the_device_cannot_run_leaves_the_numbers_that_there_are(machine: Any, sweep: Any) -> None:
+    trouble = DeviceError("a, b ran alone, but open together they need about 900 MB")
+    report = sweep(machine(TIMES, finals_fail=trouble))
+    assert [entry["latency"]["p50_ms"] for entry in report["entries"]] == [1.0, 2.0, 4.0]
+    assert all(entry["side_by_side"] is None for entry in report["entries"])
+    assert any(caveat.startswith(f"there was no final ({trouble}): latencies") for caveat in report["caveats"])
+
+
+def test_what_every_backend_fails_at_is_the_devices_failure(machine: Any, sweep: Any) -> None:
+    class FakeBroken(machine):  # type: ignore[misc,valid-type]
+        def row(self, name: str, time: float) -> dict[str, Any]:
+            return super().row(name, time) | {"latency": None, "disqualified": "backend 'onnxruntime' was killed"}
+
+    with pytest.raises(DeviceError, match="nothing could be measured: test_resnet: backend 'onnxruntime' was killed"):
+        sweep(FakeBroken(TIMES))
 
 
 def test_other_weights_in_a_checkpoint_are_other_settings(

@@ -89,8 +89,8 @@ def test_the_worst_percent_is_rounded_up_to_whole_images() -> None:
 
 
 def test_the_report_gets_plain_values() -> None:
-    ours = rows([2, 1], [0, 3])
-    found = measure_accuracy(ours + 1, labels=np.array([0, 0]), reference=ours, classifies=True).to_dict()
+    ours = rows([2, 1], [0, 3], [1, 0], [5, 4])
+    found = measure_accuracy(ours + 1, labels=np.zeros(4, dtype=int), reference=ours, classifies=True).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert found["flips"] == {"to_wrong": 0, "to_right": 0, "other": 0}
     assert found["cka"] == pytest.approx(1)
@@ -104,8 +104,8 @@ def test_without_labels_there_is_agreement_but_no_top1() -> None:
 
 
 def test_an_embedding_has_a_cosine_only() -> None:
-    ours = rows([2, 1], [0, 3])
-    found = measure_accuracy(ours, labels=np.array([0, 1]), reference=ours, classifies=False)
+    ours = rows([2, 1], [0, 3], [1, 0], [5, 4])
+    found = measure_accuracy(ours, labels=np.array([0, 1, 0, 0]), reference=ours, classifies=False)
     assert (found.top1, found.agreement, found.cosine, found.cka) == (None, None, 1.0, 1.0)
 
 

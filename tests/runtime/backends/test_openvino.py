@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -238,3 +239,19 @@ def test_ctrl_c_after_two_models_is_python_s_own(real_bundle: Callable[..., Bund
     command = [sys.executable, "-c", _INTERRUPT_AFTER_TWO_MODELS, str(path), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_session_tells_what_became_of_its_settings(
+    real_bundle: Callable[..., Bundle], tmp_path: Path, threads: int
+) -> None:
+    bundle = real_bundle(evaluation=None)
+    engine = BACKEND.compile(bundle, bundle.candidates[0], tmp_path, threads)
+    session = BACKEND.open(engine)
+    told = session.facts()
+    session.close()
+    assert (told["ENABLE_CPU_PINNING"], told["SCHEDULING_CORE_TYPE"]) == (True, "ANY_CORE")
+    assert (told["INFERENCE_PRECISION_HINT"], told["NUM_STREAMS"]) == ("f32", 1)
+    assert 1 <= told["INFERENCE_NUM_THREADS"] <= threads
+    assert {"ENABLE_CPU_PINNING", "SCHEDULING_CORE_TYPE"} <= engine.options.keys()
+    assert json.loads(json.dumps(told)) == told

@@ -34,7 +34,7 @@ def chosen(world: SimpleNamespace) -> Callable[..., Choice]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few openings without waiting, and few resamples; no test looks at the ratios that come out."""
-    short = Turns(runs=8, seconds=0, openings=4, settle_s=0, turn_s=0, reopened_runs=1, reopened_s=0)
+    short = Turns(runs=8, seconds=0, openings=8, settle_s=0, turn_s=0, reopened_runs=1, reopened_s=0)
     calm = LatencyProtocol(mode="custom", warmup_runs=1, warmup_s=0, warmup_most_s=0)
     monkeypatch.setattr(module, "turns_for", lambda protocol: short)
     monkeypatch.setattr(module, "protocol_for", lambda mode, **options: calm)

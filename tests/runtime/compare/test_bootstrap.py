@@ -109,11 +109,23 @@ def test_correlation_beyond_one_opening_joins_openings_into_a_block() -> None:
     assert found.blocks <= 16
 
 
-@pytest.mark.parametrize("blocks", [8, 16, 24, 60])
+# 5.33: 16 openings in threes. Two is the least that there can be.
+@pytest.mark.parametrize("blocks", [2, 3, 4, 16 / 3, 8, 16, 60])
 def test_percentiles_are_stretched_by_students_quantile(blocks: int) -> None:
     stats = pytest.importorskip("scipy.stats", reason="compares with scipy")
     expected = np.sqrt(blocks / (blocks - 1)) * stats.t.ppf(0.9995, blocks - 1) / stats.norm.ppf(0.9995)
-    assert stretch(blocks, 0.0005) == pytest.approx(expected, rel=0.02)
+    assert stretch(blocks, 0.0005) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("openings", [2, 3, 4])
+def test_the_fewest_openings_give_an_interval_that_misses_no_more_often_than_it_says(openings: int) -> None:
+    rng, missed, trials = np.random.default_rng(0), 0, 150
+    positions = np.repeat(np.arange(openings), 4)
+    for _ in range(trials):
+        logs = np.repeat(rng.normal(0, 0.01, openings), 4) + rng.normal(0, 0.001, 4 * openings)
+        found = ratio_interval(np.exp(logs), np.ones(len(logs)), positions, level=0.9, resamples=200)
+        missed += not found.low <= 1 <= found.high
+    assert missed / trials < 0.1 + 3 * (0.1 * 0.9 / trials) ** 0.5
 
 
 def rates(level: float, *, trials: int, resamples: int, openings: int, rounds: int) -> tuple[float, set[str]]:
@@ -129,6 +141,47 @@ def rates(level: float, *, trials: int, resamples: int, openings: int, rounds: i
 def test_on_recorded_noise_the_interval_misses_the_truth_as_often_as_it_says() -> None:
     missed, _ = rates(0.9, trials=150, resamples=400, openings=16, rounds=16)
     assert 0.04 < missed < 0.17  # 0.1, and three standard errors of 150 trials
+
+
+LOOKS = (16, 32, 48)  # openings: as many again, at most twice
+
+
+def said_at_the_end(rng: np.random.Generator, truth: float, *, rounds: int, level: float, resamples: int) -> str:
+    """What is said when as much is measured again while the answer is `unclear`; the true ratio is `truth`."""
+    ours, theirs, openings = same_twice(rng, LOOKS[-1], rounds)
+    difference = "unclear"
+    for look in LOOKS:
+        some = slice(look * rounds)
+        found = ratio_interval(truth * ours[some], theirs[some], openings[some], level=level, resamples=resamples)
+        difference = found.difference
+        if difference != "unclear":
+            break
+    return difference
+
+
+def share_said(wrong: str, truth: float, *, trials: int, **options: float) -> float:
+    """How often the looks end with a wrong answer."""
+    rng = np.random.default_rng(1)
+    return sum(said_at_the_end(rng, truth, **options) == wrong for _ in range(trials)) / trials  # type: ignore[arg-type]
+
+
+def test_looking_up_to_three_times_does_not_make_wrong_answers_more_frequent_than_three_tails() -> None:
+    # A ratio of just the margin is where a wrong `slower` is the likeliest.
+    trials, most = 60, 3 * (1 - 0.8) / 2
+    found = share_said("slower", 1.01, trials=trials, rounds=6, level=0.8, resamples=200)
+    assert 0.01 < found < most + 3 * (most * (1 - most) / trials) ** 0.5
+
+
+@pytest.mark.slow
+def test_on_recorded_noise_three_looks_are_wrong_as_rarely_as_the_document_says() -> None:
+    trials, most = 1000, 3 * (1 - 0.95) / 2
+    for truth, wrong in ((1.01, "slower"), (1 / 1.01, "faster")):
+        found = share_said(wrong, truth, trials=trials, rounds=16, level=0.95, resamples=1000)
+        assert 0.01 < found < most + 3 * (most * (1 - most) / trials) ** 0.5
+        # 3 looks x 0.05 % of 1000, and three standard errors.
+        assert share_said(wrong, truth, trials=trials, rounds=16, level=0.999, resamples=4000) <= 0.005
+    # Of the same thing twice there is the whole margin besides.
+    assert share_said("slower", 1.0, trials=trials, rounds=16, level=0.999, resamples=4000) == 0
 
 
 @pytest.mark.slow

@@ -18,11 +18,19 @@ from edgemim.runtime.compare.words import verdict
             "unclear",
             1.005,
             "whether x and y differ by more than 1% is unclear (99.9% interval of the ratio 0.9950 to 1.0150): measure "
-            "for longer",
+            "on a quieter machine, or for longer (--mode standard)",
         ),
     ],
 )
 def test_the_verdict_says_how_much_and_how_sure(difference: str, ratio: float, said: str) -> None:
     pair = {"a": "x", "b": "y", "difference": difference, "ratio": ratio, "level": 0.999}
-    assert verdict([pair | {"low": ratio - 0.01, "high": ratio + 0.01}]) == said
-    assert verdict([pair | {"low": ratio - 0.01, "high": ratio + 0.01}] * 2) == f"{said}; {said}"
+    assert verdict([pair | {"low": ratio - 0.01, "high": ratio + 0.01}], "quick") == said
+    assert verdict([pair | {"low": ratio - 0.01, "high": ratio + 0.01}] * 2, "quick") == f"{said}; {said}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [("standard", "--mode mlperf"), ("mlperf", "--seconds"), ("custom", "--seconds")]
+)
+def test_who_has_measured_for_long_is_told_of_what_is_longer(mode: str, told: str) -> None:
+    pair = {"a": "x", "b": "y", "difference": "unclear", "ratio": 1.0, "level": 0.999, "low": 0.98, "high": 1.02}
+    assert verdict([pair], mode).endswith(f"measure on a quieter machine, or for longer ({told})")

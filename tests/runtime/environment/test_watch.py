@@ -125,9 +125,9 @@ def test_what_other_processes_take_is_a_share_of_the_cpus_in_use(machine: Machin
         machine.passes(10, others=10)
 
     found = watched(machine, during)
-    # 1 of 2 CPUs x 10 s; the largest is outside of what was timed.
+    # 1 of 2 CPUs x 10 s; what was taken before and after does not count.
     assert found.others_cpu == pytest.approx(0.05)
-    assert found.others_cpu_most == pytest.approx(0.5)
+    assert (found.others_cpu_most, found.others_bursts) == (pytest.approx(0.1), 0)
 
 
 def test_a_busy_machine_is_marked(machine: Machine) -> None:
@@ -143,6 +143,42 @@ def test_a_busy_machine_is_marked(machine: Machine) -> None:
         "the machine was busy while measuring: other processes took 23% of the CPUs",
         "the hypervisor kept 2.0% of the CPUs' time for others while measuring",
     ]
+
+
+def test_a_burst_that_the_mean_hides_is_marked(machine: Machine) -> None:
+    def during(watch: EnvironmentWatch) -> None:
+        quiet(machine, watch, 60)
+        for _ in range(2):
+            machine.passes(1, own=0.5, others=1.2)
+            watch.read()
+        quiet(machine, watch, 20)
+
+    found = watched(machine, during)
+    assert found.others_cpu == pytest.approx(2.4 / 164)
+    assert (found.others_cpu_most, found.others_bursts) == (pytest.approx(0.6), 2)
+    assert found.marks == [
+        "the machine was busy for moments while measuring: other processes took up to 60% of the CPUs, over 25% at "
+        "2 of 84 readings"
+    ]
+
+
+def test_two_readings_at_once_are_no_burst(machine: Machine) -> None:
+    def during(watch: EnvironmentWatch) -> None:
+        quiet(machine, watch)
+        machine.passes(0.01, others=0.02)  # two ticks of the kernel's count
+        watch.read()
+        quiet(machine, watch)
+
+    assert watched(machine, during).marks == []
+
+
+def test_a_graphics_card_of_its_own_is_one_that_nobody_reads(tmp_path: Path) -> None:
+    card = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0/information"
+    card.parent.mkdir(parents=True)
+    card.write_text("Model: \t\t NVIDIA L4\nIRQ: 1\n")
+    with EnvironmentWatch(tmp_path) as watch:
+        pass
+    assert watch.summary().unknown == ("cpu_mhz", "temperatures_c", "others_cpu", "discrete_gpu")
 
 
 def test_a_clock_that_falls_is_marked_and_its_readings_below_the_start_are_counted(machine: Machine) -> None:

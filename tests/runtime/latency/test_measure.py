@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,11 +101,12 @@ def test_the_garbage_collector_is_off_while_measuring_and_back_on_after_a_failur
 
 
 def test_worked_example_of_a_summary() -> None:
-    # 1 2 3 4 | 5 6 7 10: mean 38 / 8; 50 % of 8 is the 4th smallest; medians of rounds 2 and 6.
+    # 1 2 3 4 | 5 6 7 10: mean 38 / 8; 50 % of 8 is the 4th smallest; medians of rounds 2 and 6,
+    # the quartiles of which are 3 and 5.
     latency = summarise(samples([1, 2, 3, 4], [5, 6, 7, 10]))
     assert (latency.n, latency.mean_ms, latency.p50_ms, latency.max_ms) == (8, 4.75, 4.0, 10.0)
     assert latency.cv == pytest.approx(np.std([1, 2, 3, 4, 5, 6, 7, 10]) / 4.75)
-    assert latency.spread == pytest.approx((6 - 2) / 4)
+    assert latency.spread == pytest.approx((5 - 3) / 4)
     assert latency.stable is False
 
 
@@ -150,9 +152,41 @@ def test_the_least_number_of_runs_is_scipys_binomial_bound(p: int, least: int) -
 
 
 def test_worked_example_of_a_ratio() -> None:
-    # Medians of the rounds: 2, 4, 9 over 1, 4, 3.
-    ratio = latency_ratio(samples([2], [4], [9]), samples([1], [4], [3]))
-    assert (ratio.low, ratio.median, ratio.high) == (1.0, 2.0, 3.0)
+    # Medians of the rounds: 2, 4, 8 over 1, 4, 4: the logs of 2, 1 and 2 have the mean (2 log 2) / 3. Of three values
+    # none is cut off; their variance is (log 2)^2 / 3, the standard error log 2 / 3, and Student's quantile of two
+    # degrees of freedom at 99 % is 9.925.
+    ratio = latency_ratio(samples([2], [4], [8]), samples([1], [4], [4]))
+    assert ratio.ratio == pytest.approx(2 ** (2 / 3))
+    assert ratio.low == pytest.approx(2 ** ((2 - 9.924843) / 3))
+    assert ratio.high == pytest.approx(2 ** ((2 + 9.924843) / 3))
+
+
+def test_a_single_round_gives_a_ratio_without_an_interval() -> None:
+    ratio = latency_ratio(samples([3, 3]), samples([2, 2]))
+    assert (ratio.ratio, ratio.low, ratio.high) == (pytest.approx(1.5), None, None)
+
+
+@pytest.mark.parametrize("rounds", [8, 24, 60])
+def test_a_disturbed_round_makes_nothing_unstable_however_long_it_was_measured(rounds: int) -> None:
+    rng = np.random.default_rng(rounds)
+    steady = [[level] * 5 for level in 10 + rng.normal(0, 0.1, rounds)]
+    assert summarise(samples(*steady)).stable is True
+    steady[3] = [14.0] * 5
+    assert summarise(samples(*steady)).stable is True
+
+
+@pytest.mark.parametrize("rounds", [8, 24, 60])
+def test_a_latency_that_drifts_is_not_stable(rounds: int) -> None:
+    found = summarise(samples(*[[level] * 5 for level in np.linspace(10, 11, rounds)]))
+    assert found.spread == pytest.approx(0.05, rel=0.1)
+    assert found.stable is False
+
+
+@pytest.mark.parametrize(("noise", "stable"), [(0.005, True), (0.02, False)])
+def test_where_the_device_tells_its_time_that_decides_what_is_stable(noise: float, stable: bool) -> None:
+    waited = samples([10, 10], [20, 20])  # the host was disturbed
+    device = np.array([1 - noise, 1 + noise, 1 - noise, 1 + noise])
+    assert summarise(replace(waited, device_ms=device)).stable is stable
 
 
 def test_time_on_the_device_is_asked_for_after_every_timed_run_and_no_other() -> None:

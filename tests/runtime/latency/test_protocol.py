@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgemim.errors import ConfigError
-from edgemim.runtime.latency.protocol import LEAST_RUNS, MODES, LatencyProtocol, protocol_for
+from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol, protocol_for
 
 
 @pytest.mark.parametrize(("mode", "runs", "seconds"), [("quick", 256, 5), ("standard", 1024, 60), ("mlperf", 64, 600)])
@@ -14,10 +14,10 @@ def test_what_a_mode_promises(mode: str, runs: int, seconds: float) -> None:
     assert (protocol.mode, protocol.runs, protocol.seconds) == (mode, runs, seconds)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode_warms_up_for_50_runs_and_200_ms_and_takes_turns_of_seconds(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "warmup_s"), [("quick", 0.2), ("standard", 5), ("mlperf", 30)])
+def test_every_mode_warms_up_and_takes_turns_of_seconds(mode: str, warmup_s: float) -> None:
     protocol = protocol_for(mode)
-    assert (protocol.warmup_runs, protocol.warmup_s) == (50, 0.2)
+    assert (protocol.warmup_runs, protocol.warmup_s) == (50, warmup_s)
     assert protocol.warmup_s < protocol.warmup_most_s <= max(0.5 * protocol.seconds, 2)
     assert 0.5 <= protocol.seconds / protocol.rounds <= 10
 
@@ -37,6 +37,14 @@ def test_a_gate_on_a_tail_raises_the_runs_that_it_needs() -> None:
 def test_numbers_of_the_caller_replace_the_modes(changes: dict[str, float], runs: int, seconds: float) -> None:
     protocol = protocol_for("standard", gates=["p99_ms"], **changes)  # type: ignore[arg-type]
     assert (protocol.mode, protocol.runs, protocol.seconds) == ("custom", runs, seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [(0.01, 0.2, 0.2), (3, 3, 3), (20, 5, 20), (60, 5, 30), (600, 5, 30)]
+)
+def test_who_measures_briefly_warms_up_briefly(seconds: float, least: float, most: float) -> None:
+    protocol = protocol_for("standard", seconds=seconds)
+    assert (protocol.warmup_s, protocol.warmup_most_s) == (least, most)
 
 
 def test_an_unknown_mode_names_the_nearest() -> None:

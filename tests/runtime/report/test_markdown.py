@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgemim.runtime.bench import bench_bundles
-from edgemim.runtime.report.cells import doubts, p_value, too_few_images
+from edgemim.runtime.report.cells import doubts, p_value, sentence, too_few_images
 from edgemim.runtime.report.markdown import render_markdown
 from edgemim.runtime.report.read import read_report
 from edgemim.runtime.settings import CheckSettings
@@ -63,10 +63,14 @@ def test_every_number_that_schema_2_added_is_shown(old: dict[str, Any]) -> None:
 def test_too_few_images_are_one_remark_that_names_all(old: dict[str, Any]) -> None:
     rows = with_all(old)["candidates"]
     (text,) = too_few_images(rows)
-    assert text.startswith("not enough images to tell 0.5 points of top-1: 360")
+    # The limit of the gate on the drop is what has to be told.
+    assert text.startswith("not enough images to tell 2 points of top-1: 360")
     assert text.count("± 2.9 (") == len(rows)
     assert too_few_images(old["candidates"]) == []
     assert f"- N{text[1:]}." in render_markdown(with_all(old))
+    for row in rows:
+        row["gates"] = []
+    assert too_few_images(rows)[0].startswith("not enough images to tell 0.5 points of top-1: 360")
 
 
 def test_a_mark_of_the_environment_is_told_once(old: dict[str, Any]) -> None:
@@ -106,7 +110,7 @@ def test_a_comparison_says_what_differs_and_how_sure_that_is(
     path = world.bundle()
     report = compared(chosen(path), chosen(path, "int8-nncf", slower_s=0.002))
     page = render_markdown(report)
-    assert page.splitlines()[2].startswith("**Int8-nncf on fake ")
+    assert page.splitlines()[2] == f"**{sentence(report['verdict'])}**"
     (_, _, row) = lines_after(page, "Differences")
     (pair,) = report["pairs"]
     assert row.startswith(f"| int8-nncf on fake | fp32 on fake | {pair['ratio']:.3f} | {pair['low']:.3f} to ")

@@ -66,9 +66,34 @@ def test_boards_of_schema_1_are_read(old_report: Callable[..., Path]) -> None:
     assert read["devices"] == stored["devices"]
 
 
-@pytest.mark.parametrize("name", ["check", "boards"])
-def test_old_reports_have_a_page(old_report: Callable[..., Path], name: str) -> None:
-    report = read_report(old_report(name))
+@pytest.mark.parametrize("name", ["check", "bench", "compare", "sweep"])
+def test_what_schema_2_said_is_kept(old_report: Callable[..., Path], name: str) -> None:
+    path = old_report(name, schema=2)
+    stored, read = json.loads((path / "report.json").read_text()), read_report(path)
+    assert stored["schema_version"] == 2
+    assert read["schema_version"] == SCHEMA_VERSION
+    assert_contains(read, {key: value for key, value in stored.items() if key != "schema_version"})
+
+
+def assert_contains(read: Any, stored: Any) -> None:
+    """All that was stored is there, with its value."""
+    if isinstance(stored, dict):
+        for key, value in stored.items():
+            assert_contains(read[key], value)
+    elif isinstance(stored, list):
+        assert len(read) == len(stored)
+        for mine, theirs in zip(read, stored, strict=True):
+            assert_contains(mine, theirs)
+    else:
+        assert read == stored
+
+
+OLD = [(1, "check"), (1, "boards"), (2, "check"), (2, "bench"), (2, "compare"), (2, "sweep")]
+
+
+@pytest.mark.parametrize(("schema", "name"), OLD)
+def test_old_reports_have_a_page(old_report: Callable[..., Path], schema: int, name: str) -> None:
+    report = read_report(old_report(name, schema=schema))
     page = render_markdown(report)
     assert page.startswith("# ")
     assert report["verdict"][1:] in page
