@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from edgemim import __version__
-from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError
+from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError, EndedElsewhere
 
 _COMMANDS = (
     "pretrain",
@@ -96,7 +96,8 @@ def report(error: BaseException) -> int:
         sys.stderr.write(f"edgemim: {_one_line(error) or 'interrupted'}\n")
         return EXIT_INTERRUPTED
     if isinstance(error, EdgemimError):
-        sys.stderr.write(f"edgemim: {_one_line(error)}\n")
+        if not isinstance(error, EndedElsewhere):
+            sys.stderr.write(f"edgemim: {_one_line(error)}\n")
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         sys.stderr.write(f"edgemim: {error.filename or 'a write'}: {_REFUSALS[error.errno]}\n")

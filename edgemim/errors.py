@@ -9,6 +9,7 @@ EdgemimError                 2   the user can mend it; the message says how
 ├── MissingDependencyError       a package that one plug-in needs is not installed
 ├── TrainingError                a run cannot go on, or cannot be resumed like this
 ├── Preempted                75  the system asked the run to stop; resume to go on
+├── EndedElsewhere            *  another process of the same run failed, and told why; its exit code
 └── DeviceError              3   the device or a vendor library failed
 
 Messages say what is wrong, what was found and what to do; one line, lower case, no full stop.
@@ -72,6 +73,18 @@ class Preempted(EdgemimError):  # noqa: N818  (a state of the run, not a mistake
     """The system asked the run to stop; its state is saved."""
 
     exit_code = EXIT_PREEMPTED
+
+
+class EndedElsewhere(EdgemimError):  # noqa: N818  (told by the process that failed)
+    """Another process of the same run failed and told why; this one ends without a word.
+
+    Args:
+        exit_code: Of the process that failed.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
 
 
 class DeviceError(EdgemimError):

@@ -15,12 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import augmentation_tables
 import backbone_tables
 import int8_tables
 import measuring_tables
 import method_tables
 import nvidia_tables
+import streaming_tables
 import sweep_tables
+import teacher_cache_tables
+import training_tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,6 +37,7 @@ DOCUMENTS = (
     "docs/measuring.md",
     "docs/methods.md",
     "docs/sweep.md",
+    "docs/training.md",
 )
 _PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
@@ -73,6 +78,7 @@ def methods_cifar10() -> str:
 
 
 _CPU, _GPU = "methods_cifar10/cpu/summary", "methods_cifar10/gpu/summary"
+_TRAINING = "pretrain_throughput"
 
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart-cifar10": quickstart_cifar10,
@@ -94,7 +100,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8-onnxruntime": lambda: int8_tables.onnxruntime_forms(_read("int8_onnxruntime")),
     "overhead": lambda: measuring_tables.overhead(_read("overhead")),
     "compare-power": lambda: measuring_tables.compare_power(_read("compare_power_standard")),
+    "augmentation": lambda: augmentation_tables.augmentation(_read("augmentation")),
+    "streaming": lambda: streaming_tables.streaming(_read("streaming")),
     "sweep": lambda: sweep_tables.sweep(_read("sweep")),
+    "teacher-cache": lambda: teacher_cache_tables.teacher_cache(_read("teacher_cache")),
+    "pretrain-throughput": lambda: training_tables.throughput(_read(_TRAINING)),
+    "pretrain-speedups": lambda: training_tables.speedups(_read(_TRAINING)),
+    "pretrain-kernels": lambda: training_tables.where_time_goes(_read(_TRAINING)),
+    "pretrain-curves": lambda: training_tables.curves(_read(_TRAINING)),
+    "pretrain-real": lambda: training_tables.real_input(_read(_TRAINING)),
+    "pretrain-throughput-gpu": lambda: training_tables.throughput(_read(f"{_TRAINING}_gpu")),
+    "pretrain-speedups-gpu": lambda: training_tables.speedups(_read(f"{_TRAINING}_gpu")),
     "distillation-cost": lambda: method_tables.cost_of_distillation(_read("distillation_cost")),
 }
 

@@ -11,7 +11,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Images: a folder, an ImageFolder, parquet, webdataset shards, a hub name (owner/name), or digits.",
+        help="Images: a folder, an ImageFolder, parquet, webdataset shards, a hub name (owner/name), or digits; "
+        "for pretrain and distill also stream:SHARDS, which copies nothing, or a URL of shards (s3://...).",
         metavar="DATA",
     ),
 ]
@@ -26,6 +27,14 @@ _TEACHER = typer.Option(
 )
 Teacher = Annotated[str, _TEACHER]
 OptionalTeacher = Annotated[str | None, _TEACHER]
+CacheTeacher = Annotated[
+    bool,
+    typer.Option(
+        "--cache-teacher",
+        help="Let the teacher look at every crop once, before training, and keep what it sees on disk "
+        "(needs crops that come again: --set augmentation.views=8).",
+    ),
+]
 Recipe = Annotated[
     str | None, typer.Option("--recipe", help="Name of a shipped recipe, or a TOML file.", metavar="NAME|FILE")
 ]
@@ -38,6 +47,12 @@ Init = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the state saved in --out, if there is one.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="With --resume: go on with other settings than the run had; the result says which."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that edgemim wrote.")]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Deterministic kernels: the same run gives the same bytes.")

@@ -10,7 +10,9 @@ from typing import Any
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a result on stdout: as JSON, or one `name  value` a line."""
+    """Print a result on stdout: as JSON, or one `name  value` a line; nothing where another process tells it."""
+    if not result:
+        return
     if as_json:
         json.dump(result, sys.stdout, indent=2, default=str)
         sys.stdout.write("\n")
@@ -27,7 +29,9 @@ def remark(text: str) -> None:
 
 def remark_default_data(values: Mapping[str, Any]) -> None:
     """Tell that no images were named, so that nobody trains on the built-in ones by mistake."""
-    if "data" not in values:
+    from edgemim.training.loop.launch import launched
+
+    if "data" not in values and launched().rank == 0:
         remark("no --data was given: these are the built-in digits")
 
 

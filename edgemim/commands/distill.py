@@ -8,11 +8,13 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark, remark_default_data
+from edgemim.commands._output import emit, remark_default_data
 from edgemim.commands._settings import require_method, run_values, training_options
+from edgemim.commands._summary import summarise, telling_how_to_resume
 
 
 def distill(
+    context: typer.Context,
     out: o.Out,
     teacher: o.Teacher,
     data: o.Data = None,
@@ -22,6 +24,7 @@ def distill(
     method: Annotated[
         str | None, typer.Option("--method", help="edgemim list methods; default: dmae.", metavar="NAME")
     ] = None,
+    cache_teacher: o.CacheTeacher = False,
     recipe: o.Recipe = None,
     epochs: o.Epochs = None,
     steps: o.Steps = None,
@@ -29,6 +32,7 @@ def distill(
     seed: o.Seed = None,
     init: o.Init = None,
     resume: o.Resume = False,
+    accept_changes: o.AcceptChanges = False,
     overwrite: o.Overwrite = False,
     deterministic: o.Deterministic = False,
     set_: o.Set = None,
@@ -43,7 +47,7 @@ def distill(
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
-    options |= {"method.name": method, "teacher.source": teacher}
+    options |= {"method.name": method, "teacher.source": teacher, "cache_teacher": cache_teacher or None}
     require_method({"name": method}, command="distill")
     values = run_values(recipe or method or "dmae", options=options, backbone=student, sets=set_, init=init)
     require_method(values.get("method"), command="distill")
@@ -52,6 +56,15 @@ def distill(
     from edgemim.training.settings.run import RunSettings
 
     remark_default_data(values)
-    result = run(build(RunSettings, values), out, stage="distill", resume=resume, overwrite=overwrite)
+    with telling_how_to_resume(context):
+        result = run(
+            build(RunSettings, values),
+            out,
+            stage="distill",
+            resume=resume,
+            overwrite=overwrite,
+            accept_changes=accept_changes,
+        )
     emit(result, as_json=json)
-    remark(f"next: edgemim finetune {out} --data DATA --out DIR, or edgemim export {out} --target x86 --out DIR")
+    export = f"edgemim export {out} --target x86 --out DIR"
+    summarise(result, out, context, following=f"edgemim finetune {out} --data DATA --out DIR, or {export}")

@@ -9,11 +9,13 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark, remark_default_data
+from edgemim.commands._output import emit, remark_default_data
 from edgemim.commands._settings import run_values, training_options
+from edgemim.commands._summary import summarise, telling_how_to_resume
 
 
 def finetune(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a pretrained or distilled backbone.")],
     out: o.Out,
     data: o.Data = None,
@@ -23,6 +25,7 @@ def finetune(
     batch_size: o.BatchSize = None,
     seed: o.Seed = None,
     resume: o.Resume = False,
+    accept_changes: o.AcceptChanges = False,
     overwrite: o.Overwrite = False,
     deterministic: o.Deterministic = False,
     set_: o.Set = None,
@@ -42,6 +45,9 @@ def finetune(
     from edgemim.training.finetune import finetune as run
 
     remark_default_data(values)
-    result = run(build(FinetuneSettings, values), out, resume=resume, overwrite=overwrite)
+    with telling_how_to_resume(context):
+        result = run(
+            build(FinetuneSettings, values), out, resume=resume, overwrite=overwrite, accept_changes=accept_changes
+        )
     emit(result, as_json=json)
-    remark(f"next: edgemim export {out} --target x86 --out DIR")
+    summarise(result, out, context, following=f"edgemim export {out} --target x86 --out DIR")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,8 @@ from edgemim.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgemim.artifact import Artifact
+
+_SHOWN_VERSIONS = ("torch", "timm", "lightning")
 
 
 def inspect(
@@ -79,10 +81,29 @@ def _tell(artifact: Artifact) -> None:
 def _stage(record: object) -> str:
     assert isinstance(record, dict)
     facts = [f"{record['stage']} at {record['time']} by edgemim {record['edgemim']}"]
+    facts += _training_facts(record)
     if isinstance(record.get("data"), dict):
-        facts.append(f"data {record['data'].get('spec')} ({record['data'].get('images')} images)")
+        data, fingerprint = record["data"], str(record["data"].get("fingerprint", ""))[:16]
+        facts.append(f"data {data.get('spec')} ({data.get('images')} images{fingerprint and f', {fingerprint}'})")
     if isinstance(record.get("teacher"), dict):
         facts.append(f"teacher {record['teacher'].get('source')} (licence {record['teacher'].get('licence')})")
     if record.get("scores"):
         facts.append(", ".join(f"{k} {v:.4g}" for k, v in record["scores"].items()))
+    for change in record.get("changes", ()):
+        facts.append(f"changed at step {change['step']}: {', '.join(change['changes'])}")
     return "; ".join(facts)
+
+
+def _training_facts(record: dict[str, Any]) -> list[str]:
+    """What was trained how and on what, of a record that a run wrote."""
+    settings, result, versions = (record.get(name) for name in ("settings", "result", "versions"))
+    facts = []
+    if isinstance(settings, dict) and "seed" in settings:
+        method = settings.get("method")
+        name = method.get("name") if isinstance(method, dict) else None
+        facts.append(f"{f'method {name}, ' if name else ''}seed {settings['seed']}")
+    if isinstance(result, dict) and "device" in result:
+        facts.append(f"{result.get('steps')} steps on {result['device']} in {result.get('precision')}")
+    if isinstance(versions, dict):
+        facts.append(", ".join(f"{name} {versions[name]}" for name in _SHOWN_VERSIONS if name in versions))
+    return facts

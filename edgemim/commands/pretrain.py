@@ -8,11 +8,13 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
-from edgemim.commands._output import emit, remark, remark_default_data
+from edgemim.commands._output import emit, remark_default_data
 from edgemim.commands._settings import require_method, run_values, training_options
+from edgemim.commands._summary import summarise, telling_how_to_resume
 
 
 def pretrain(
+    context: typer.Context,
     out: o.Out,
     data: o.Data = None,
     backbone: o.Backbone = None,
@@ -20,6 +22,7 @@ def pretrain(
         str | None, typer.Option("--method", help="edgemim list methods; default: mae.", metavar="NAME")
     ] = None,
     teacher: o.OptionalTeacher = None,
+    cache_teacher: o.CacheTeacher = False,
     recipe: o.Recipe = None,
     epochs: o.Epochs = None,
     steps: o.Steps = None,
@@ -27,6 +30,7 @@ def pretrain(
     seed: o.Seed = None,
     init: o.Init = None,
     resume: o.Resume = False,
+    accept_changes: o.AcceptChanges = False,
     overwrite: o.Overwrite = False,
     deterministic: o.Deterministic = False,
     set_: o.Set = None,
@@ -41,7 +45,7 @@ def pretrain(
     options = training_options(
         data=data, epochs=epochs, steps=steps, batch_size=batch_size, seed=seed, deterministic=deterministic
     )
-    options |= {"method.name": method, "teacher.source": teacher}
+    options |= {"method.name": method, "teacher.source": teacher, "cache_teacher": cache_teacher or None}
     require_method({"name": method}, command="pretrain")
     values = run_values(recipe or method or "mae", options=options, backbone=backbone, sets=set_, init=init)
     require_method(values.get("method"), command="pretrain")
@@ -50,7 +54,16 @@ def pretrain(
     from edgemim.training.settings.run import RunSettings
 
     remark_default_data(values)
-    result = run(build(RunSettings, values), out, stage="pretrain", resume=resume, overwrite=overwrite)
+    with telling_how_to_resume(context):
+        result = run(
+            build(RunSettings, values),
+            out,
+            stage="pretrain",
+            resume=resume,
+            overwrite=overwrite,
+            accept_changes=accept_changes,
+        )
     emit(result, as_json=json)
     finetune = f"edgemim finetune {out} --data DATA --out DIR"
-    remark(f"next: edgemim distill --teacher {out} --student NAME --out DIR, or {finetune}")
+    distill = f"edgemim distill --teacher {out} --student NAME --out DIR"
+    summarise(result, out, context, following=f"{distill}, or {finetune}")

@@ -4,9 +4,9 @@
     decoded.get(0)                # uint8 [H, W, 3]
     decoded.batch([3, 1, 2])      # uint8 [3, H, W, 3]
 
-An entry is a folder: `pixels.u8` (the images one after the other), `shapes.npy` (int32 [N, 2]) and
-`index.json` with their sizes and hashes. It is written under another name and renamed when it is complete,
-so two processes or a kill leave no half entry; the folder may be deleted at any time.
+An entry is a folder: `pixels.u8` (the images one after the other), `shapes.npy` (int32 [N, 2]; an image that cannot be
+decoded is 0 by 0) and `index.json` with their sizes and hashes. It is written under another name and renamed when it is
+complete, so two processes or a kill leave no half entry; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from edgemim.preprocess import Pixels
 
 Shapes = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
+Skip = Callable[[int, DataError], None]
 
 _VERSION = 1
+_UNREADABLE = (0, 0)
 
 
 class Decoded:
@@ -44,6 +46,10 @@ class Decoded:
 
     Args:
         folder: An entry of the cache that is complete.
+
+    Attributes:
+        shapes: Height and width of each image, int32 [N, 2]; 0 and 0 where it cannot be decoded.
+        rows: Where each image lies in `array`, int64 [N].
 
     Raises:
         DataError: The entry is damaged or incomplete.
@@ -56,8 +62,10 @@ class Decoded:
         self._ends = np.cumsum(sizes)
         # A plain view: indexing a np.memmap makes a Python object of its own for each image.
         self._flat: Pixels = np.asarray(np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r"))
-        uniform = bool((self.shapes == self.shapes[0]).all())
-        height, width = map(int, self.shapes[0])
+        readable = self.shapes.any(axis=1)
+        self.rows = np.cumsum(readable) - 1
+        height, width = map(int, self.shapes.max(axis=0))
+        uniform = bool((self.shapes[readable] == (height, width)).all())
         self._array = self._flat.reshape(-1, height, width, 3) if uniform else None
 
     def __len__(self) -> int:
@@ -68,12 +76,12 @@ class Decoded:
 
     @property
     def array(self) -> Pixels | None:
-        """All images, uint8 [N, H, W, 3], read-only and memory-mapped; None if their sizes differ."""
+        """All images that can be decoded, uint8 [M, H, W, 3], read-only, memory-mapped; None if their sizes differ."""
         return self._array
 
     def get(self, i: int) -> Pixels:
-        """Image `i`, uint8 [H, W, 3]: a read-only view into the file, not a copy."""
-        if self._array is not None:
+        """Image `i`, uint8 [H, W, 3]: a read-only view into the file, not a copy. [0, 0, 3] if it cannot be decoded."""
+        if self._array is not None and len(self._array) == len(self):
             pixels: Pixels = self._array[i]
             return pixels
         i = range(len(self))[i]
@@ -82,13 +90,14 @@ class Decoded:
         return self._flat[end - 3 * int(height) * int(width) : end].reshape(height, width, 3)
 
     def batch(self, indices: Indices) -> Pixels:
-        """Copies of several images of one size, uint8 [B, H, W, 3].
+        """Copies of several images of one size that can be decoded, uint8 [B, H, W, 3].
 
         Raises:
             ValueError: Their sizes differ; use `get`.
         """
         if self._array is not None:
-            return self._array[np.asarray(indices, dtype=np.int64)]
+            pixels: Pixels = self._array[self.rows[np.asarray(indices, dtype=np.int64)]]
+            return pixels
         return np.stack([self.get(int(i)) for i in indices])
 
 
@@ -98,6 +107,7 @@ def decode_cached(
     cache: Path | None = None,
     shorter_side: int | None = None,
     progress: Progress | None = None,
+    skip: Skip | None = None,
 ) -> Decoded:
     """Decode all images, or open what an earlier call decoded.
 
@@ -109,6 +119,8 @@ def decode_cached(
         shorter_side: Images whose shorter side is longer than this are reduced to it, in pixels (bicubic,
             antialiased, aspect kept); none is enlarged. None keeps every size.
         progress: Called with the number of images done and of all; not called if nothing has to be decoded.
+        skip: Called with the index of each image that cannot be decoded, in order, and with what is wrong with it; may
+            raise to refuse it. None refuses every one.
 
     Raises:
         ConfigError: `shorter_side` is less than 1.
@@ -121,14 +133,14 @@ def decode_cached(
         raise DataError(f"{images.name} has no images to decode")
     folder = (cache or default_cache()) / _key(images, shorter_side)
     if (found := _open(folder)) is not None:
-        return found
+        return _told(found, images, skip)
     with writing(folder, instead="set XDG_CACHE_HOME to a folder with room"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             # Another process may have made it while this one waited for the lock.
             if (found := _open(folder)) is not None:
-                return found
-            _build(folder, images, shorter_side, progress)
+                return _told(found, images, skip)
+            _build(folder, images, shorter_side, progress, skip)
             return Decoded(folder)
 
 
@@ -145,20 +157,40 @@ def _open(folder: Path) -> Decoded | None:
         return None
 
 
+def _told(found: Decoded, images: Images, skip: Skip | None) -> Decoded:
+    """The entry, after `skip` was told of what cannot be decoded in it, as when it was made."""
+    for i in np.flatnonzero(~found.shapes.any(axis=1)).tolist():
+        try:
+            images.image(i)
+        except DataError as error:
+            _skip(i, error, skip)
+        else:
+            _skip(i, DataError(f"{images.describe(i)} could not be decoded before; delete {found.folder}"), skip)
+    return found
+
+
+def _skip(i: int, error: DataError, skip: Skip | None) -> None:
+    if skip is None:
+        raise error
+    skip(i, error)
+
+
 def _key(images: Images, shorter_side: int | None) -> str:
     # Another Pillow brings another JPEG decoder, whose pixels may differ by one.
     settings = [_VERSION, PIL.__version__, images.fingerprint, shorter_side]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
 
 
-def _build(folder: Path, images: Images, shorter_side: int | None, progress: Progress | None) -> None:
+def _build(
+    folder: Path, images: Images, shorter_side: int | None, progress: Progress | None, skip: Skip | None
+) -> None:
     """Write an entry; the caller holds its lock, so a leftover of a killed run is ours to remove."""
     partial = folder.with_suffix(".partial")
     for leftover in (partial, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
-        shapes = _write_pixels(partial / "pixels.u8", images, shorter_side, progress)
+        shapes = _write_pixels(partial / "pixels.u8", images, shorter_side, progress, skip)
         stream = io.BytesIO()
         np.save(stream, shapes, allow_pickle=False)
         write_bytes(partial / "shapes.npy", stream.getvalue())
@@ -169,21 +201,34 @@ def _build(folder: Path, images: Images, shorter_side: int | None, progress: Pro
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_pixels(file: Path, images: Images, shorter_side: int | None, progress: Progress | None) -> Shapes:
-    def decode(start: int, stop: int) -> list[Pixels]:
-        encoded = images.encoded_block(start, stop)
-        return [_reduced(images.decode(start + k, e), shorter_side) for k, e in enumerate(encoded)]
+def _write_pixels(
+    file: Path, images: Images, shorter_side: int | None, progress: Progress | None, skip: Skip | None
+) -> Shapes:
+    def decode(start: int, stop: int) -> list[Pixels | DataError]:
+        return [decode_one(start + k, encoded) for k, encoded in enumerate(images.encoded_block(start, stop))]
+
+    def decode_one(i: int, encoded: bytes) -> Pixels | DataError:
+        try:
+            return _reduced(images.decode(i, encoded), shorter_side)
+        except DataError as error:
+            return error
 
     shapes: list[tuple[int, ...]] = []
     with open(file, "wb") as stream:
         for block in map_blocks(decode, len(images)):
             for pixels in block:
-                stream.write(pixels.data)
-                shapes.append(pixels.shape[:2])
+                if isinstance(pixels, DataError):
+                    _skip(len(shapes), pixels, skip)
+                    shapes.append(_UNREADABLE)
+                else:
+                    stream.write(pixels.data)
+                    shapes.append(pixels.shape[:2])
             if progress is not None:
                 progress(len(shapes), len(images))
         stream.flush()
         os.fsync(stream.fileno())
+    if not np.any(shapes):
+        raise DataError(f"no image of {images.name} can be decoded; give another data set")
     return np.array(shapes, dtype=np.int32)
 
 

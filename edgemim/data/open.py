@@ -2,6 +2,7 @@
 
 A spec is `digits`, a folder, parquet files, webdataset shards, or `owner/name` on the Hugging Face Hub.
 A source's name in front decides where the spec alone does not: `folder:PATH`, `hub:owner/name`.
+Shards behind `stream:` or a URL are read where they lie instead, by `edgemim.data.streams`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from edgemim.data.stratify import holdout_indices
 from edgemim.errors import DataError
 from edgemim.registry import did_you_mean
 
+STREAM = "stream:"
 _CHOICES = "; give a folder, .parquet or .tar files, digits, or hub:owner/name"
 _SYNONYMS = {"val": "validation", "valid": "validation"}
 
@@ -82,9 +84,16 @@ def open_splits(spec: str, *, holdout: float = 0.1, seed: int = 0) -> Splits:
     return Splits(train=images.select(train_rows), test=images.select(test_rows), test_split="held out")
 
 
+def is_stream(spec: str) -> bool:
+    """Whether a spec names shards to be read where they lie; see `edgemim.data.streams`."""
+    return spec.startswith(STREAM) or "://" in spec
+
+
 def _splits(spec: str) -> SplitOpeners:
     if not spec.strip():
         raise DataError(f"no data set is given{_CHOICES}")
+    if is_stream(spec):
+        raise DataError(f"{spec} is a stream, which only pretrain and distill read{_CHOICES}")
     prefix, colon, rest = spec.partition(":")
     try:
         if colon and prefix in SOURCES.names():

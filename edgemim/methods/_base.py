@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgemim.errors import ConfigError
 from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked, TeacherView
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
@@ -28,6 +29,7 @@ class Batch:
         index: int64 [B]: which images of the data set these are.
         epoch_share: How much of the run is over, in [0, 1].
         plain: The same crops without the colour jitter that only the student sees; None where there is none.
+        taught: What the teacher saw in these crops, where that is stored; None: it has to look.
     """
 
     images: Tensor
@@ -35,6 +37,7 @@ class Batch:
     index: Tensor | None = None
     epoch_share: float = 0.0
     plain: Tensor | None = None
+    taught: TeacherView | None = None
 
     @property
     def for_teacher(self) -> Tensor:
@@ -77,6 +80,8 @@ class Method(nn.Module, ABC):
         teacher_head: Whether the teacher is loaded with its classifier.
         masks: Whether it hides patches; without, the masking is never asked.
         gives: Signals that it has for a masking that asks for them.
+        asked: What it asks its teacher about the whole images of each step; None where there is no teacher, or where
+            it sees what the mask leaves.
 
     Raises:
         ConfigError: Student, teacher and masking cannot be combined; says what fits instead.
@@ -91,6 +96,7 @@ class Method(nn.Module, ABC):
     teacher_head: ClassVar[bool] = False
     masks: ClassVar[bool] = True
     gives: ClassVar[tuple[str, ...]] = ()
+    asked: Asked | None = None
 
     def __init__(
         self,

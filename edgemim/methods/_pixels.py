@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgemim.losses.mse import mse
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.decoder import MAEDecoder
-from edgemim.models.mask_plan import MaskPlan
+from edgemim.models.mask_plan import MaskPlan, gather_tokens
 
 
 class PixelReconstruction(nn.Module):
@@ -39,10 +39,10 @@ class PixelReconstruction(nn.Module):
 
     def forward(self, tokens: Tensor, images: Tensor, plan: MaskPlan) -> Tensor:
         """Mean squared error on the masked patches; tokens [B, P + K, D] are the encoder's output."""
-        target = patchify(images, self.patch_size)
+        target = gather_tokens(patchify(images, self.patch_size), plan.mask_ids)
         if self.norm_pix:
             target = normalise_patches(target)
-        return mse(student=self.decoder(tokens, plan), teacher=target, mask=plan.mask)
+        return mse(student=self.decoder(tokens, plan, only_masked=True), teacher=target)
 
     def images(self, tokens: Tensor, images: Tensor, plan: MaskPlan) -> Tensor:
         """Predicted images; a normalised prediction is given back each patch's own mean and deviation."""

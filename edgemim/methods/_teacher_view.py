@@ -1,63 +1,71 @@
-"""One look of a frozen teacher at whole images, shared by everything in a step that needs it."""
+"""One look of a frozen teacher at whole images, shared by everything in a step that needs it.
+
+Methods say once what they ask (`Method.asked`) and call `look` in each step, which asks the teacher, or takes what it
+said of the same images before, where the batch brings that along.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from edgemim.errors import ConfigError
 from edgemim.masking._base import MaskingStrategy
+from edgemim.methods._asked import Asked, TeacherView
 from edgemim.methods._base import Batch
-from edgemim.models.adapters.base import QKV, BackboneAdapter, Features
+from edgemim.models.adapters.base import QKV, BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.teachers import Teacher
 
 
-@dataclass(frozen=True)
-class TeacherView:
-    """What the teacher saw: its features, and the signals that the masking asked for."""
+def look(teacher: Teacher | None, batch: Batch, asked: Asked | None, *, draws: bool = True) -> TeacherView:
+    """What the teacher sees in the whole images of a batch.
 
-    features: Features
-    signals: Mapping[str, Tensor]
+    Args:
+        teacher: Frozen; not run where the batch brings along what it saw.
+        batch: Its `for_teacher` images are looked at.
+        asked: What is wanted.
+        draws: False where the plan is given, so that the masking follows nothing.
+    """
+    if batch.taught is not None:
+        return batch.taught
+    assert teacher is not None
+    assert asked is not None
+    return ask(teacher, batch.for_teacher, asked if draws else replace(asked, attention=False))
 
 
 @torch.no_grad()
-def look(
-    teacher: Teacher | None,
-    batch: Batch,
-    masking: MaskingStrategy,
-    *,
-    blocks: Collection[int] = (),
-    qkv: Collection[int] = (),
-    draws: bool = True,
-) -> TeacherView:
-    """Run the teacher once over the whole images, no further than the last block that is asked for.
+def ask(teacher: Teacher, images: Tensor, asked: Asked) -> TeacherView:
+    """Run the teacher once, no further than the last thing that is asked for.
 
     Args:
         teacher: Frozen.
-        batch: Its `for_teacher` images are looked at.
-        masking: What its `needs` name is computed in the same pass.
-        blocks: Blocks whose tokens are wanted.
-        qkv: Blocks whose queries, keys and values are wanted.
-        draws: False where the plan is given, so that the masking needs nothing.
-
-    Raises:
-        ConfigError: The masking asks for an attention that the teacher cannot show.
+        images: [B, 3, H, W], normalised as the student's.
+        asked: What is wanted.
     """
-    assert teacher is not None
+    if asked.logits:
+        return TeacherView(logits=teacher.model(teacher.prepare(images)))
     adapter = teacher.adapter
-    guided = draws and "teacher_attention" in masking.needs
-    if guided:
-        check_guide(teacher, masking)
     last = adapter.depth - 1
-    features = teacher(batch.for_teacher, taps=blocks, qkv={*qkv, *([last] if guided else ())}, stop_early=True)
-    if not guided:
-        return TeacherView(features, {})
-    attention = prefix_attention(features.qkv[last], adapter.num_prefix, class_token=_has_class_token(adapter))
-    return TeacherView(features, {"teacher_attention": attention})
+    attended = {*asked.qkv, last} if asked.attention else {*asked.qkv}
+    features = teacher(images, taps=asked.blocks, qkv=attended, stop_early=not asked.summary)
+    attention = None
+    if asked.attention:
+        attention = prefix_attention(features.qkv[last], adapter.num_prefix, class_token=_has_class_token(adapter))
+    return TeacherView(
+        taps=features.taps,
+        qkv={block: features.qkv[block] for block in asked.qkv},
+        attention=attention,
+        summary=summary(adapter, features.final) if asked.summary else None,
+    )
+
+
+def summary(adapter: BackboneAdapter, tokens: Tensor) -> Tensor:
+    """[B, D]: the class token of tokens [B, P + N, D], or the mean of the patches where there is none."""
+    return tokens[:, 0] if _has_class_token(adapter) else tokens[:, adapter.num_prefix :].mean(dim=1)
 
 
 def check_guide(teacher: Teacher, masking: MaskingStrategy) -> None:

@@ -22,6 +22,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses import LOSSES
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._normalise import check_norm, normalise_tokens
 from edgemim.methods._projector import build_projector
@@ -80,6 +81,7 @@ class Feature(Method):
         last = teacher.adapter.depth - 1
         self.teacher_block = block_setting("teacher_block", settings.teacher_block, last, teacher.adapter)
         check_levels(teacher, (self.teacher_block,))
+        self.asked = Asked(blocks=(self.teacher_block,))
         width = teacher.adapter.width_of(self.teacher_block)
         self.projector = build_projector(settings.projector, adapter.width, width) or nn.Identity()
         self.distance = LOSSES.get(settings.distance)
@@ -88,8 +90,8 @@ class Feature(Method):
         assert self.teacher is not None
         own, other = self.adapter, self.teacher.adapter
         kept = shared_prefix(own, other)
-        view = look(self.teacher, batch, self.masking, blocks=(self.teacher_block,), draws=False)
-        target = without_prefix(view.features.taps[self.teacher_block], other.num_prefix, kept)
+        view = look(self.teacher, batch, self.asked)
+        target = without_prefix(view.taps[self.teacher_block], other.num_prefix, kept)
         tokens = without_prefix(self.adapter.forward(batch.images).final, own.num_prefix, kept)
         distance = self.distance(
             student=self.projector(tokens), teacher=normalise_tokens(target, self.settings.target_norm)

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgemim.errors import ConfigError
 from edgemim.losses.kl import kl
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
+from edgemim.methods._teacher_view import look
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
@@ -54,6 +56,7 @@ class Logit(Method):
     teacher_head = True
     matches_grid = False
     masks = False
+    asked = Asked(logits=True)
 
     def __init__(
         self,
@@ -78,18 +81,10 @@ class Logit(Method):
         return self.teacher.num_classes
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
-        distance = kl(
-            student=self.model(batch.images),
-            teacher=self._teacher_logits(batch.for_teacher),
-            temperature=self.settings.temperature,
-        )
+        taught = look(self.teacher, batch, self.asked).logits
+        assert taught is not None
+        distance = kl(student=self.model(batch.images), teacher=taught, temperature=self.settings.temperature)
         return Step.of({"logits": (distance, 1.0)})
-
-    @torch.no_grad()
-    def _teacher_logits(self, images: Tensor) -> Tensor:
-        assert self.teacher is not None
-        logits: Tensor = self.teacher.model(self.teacher.prepare(images))
-        return logits
 
 
 def _put_head(model: nn.Module, classes: int) -> None:

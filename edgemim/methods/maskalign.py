@@ -23,6 +23,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses.smooth_l1 import smooth_l1
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._level_mixer import LevelMixer
 from edgemim.methods._normalise import check_norm, normalise_tokens
@@ -86,6 +87,7 @@ class MaskAlign(Method):
         check_guide(teacher, masking)
         self.weights = _weights(settings.level_weights, teacher.adapter.depth)
         check_levels(teacher, self.weights)
+        self.asked = Asked(blocks=tuple(self.weights), attention="teacher_attention" in masking.needs)
         self.mixer = LevelMixer(adapter.depth, teacher.adapter.depth)
         self.heads = nn.ModuleDict(
             {str(level): nn.Linear(adapter.width, teacher.adapter.width_of(level)) for level in self.weights}
@@ -93,7 +95,7 @@ class MaskAlign(Method):
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         assert self.teacher is not None
-        view = look(self.teacher, batch, self.masking, blocks=self.weights, draws=plan is None)
+        view = look(self.teacher, batch, self.asked, draws=plan is None)
         plan = plan or self.draw(batch, rng, view.signals)
         student, teacher = self.adapter, self.teacher.adapter
         kept = shared_prefix(student, teacher)
@@ -102,7 +104,7 @@ class MaskAlign(Method):
         mixed = self.mixer([without_prefix(after[b], student.num_prefix, kept) for b in blocks], tuple(self.weights))
         terms = {}
         for (level, weight), tokens in zip(self.weights.items(), mixed, strict=True):
-            seen = at_visible(view.features.taps[level], teacher.num_prefix, plan)
+            seen = at_visible(view.taps[level], teacher.num_prefix, plan)
             target = normalise_tokens(without_prefix(seen, teacher.num_prefix, kept), self.settings.target_norm)
             distance = smooth_l1(student=self.heads[str(level)](tokens), teacher=target, beta=1.0)
             terms[f"level_{level}"] = (distance, _SCALE * weight)

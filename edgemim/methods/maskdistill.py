@@ -23,6 +23,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses.smooth_l1 import smooth_l1
 from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._normalise import check_norm, normalise_tokens
 from edgemim.methods._relations import block_setting
@@ -94,6 +95,7 @@ class MaskDistill(Method):
         last = teacher.adapter.depth - 1
         self.teacher_block = block_setting("teacher_block", settings.teacher_block, last, teacher.adapter)
         check_levels(teacher, (self.teacher_block,))
+        self.asked = Asked(blocks=(self.teacher_block,))
         width = teacher.adapter.width_of(self.teacher_block)
         if settings.input == "visible":
             self.decoder = MAEDecoder(
@@ -113,8 +115,8 @@ class MaskDistill(Method):
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         assert self.teacher is not None
         plan = plan or self.draw(batch, rng)
-        view = look(self.teacher, batch, self.masking, blocks=(self.teacher_block,), draws=False)
-        patches = view.features.taps[self.teacher_block][:, self.teacher.adapter.num_prefix :]
+        view = look(self.teacher, batch, self.asked)
+        patches = view.taps[self.teacher_block][:, self.teacher.adapter.num_prefix :]
         features = smooth_l1(
             student=self._predict(batch.images, plan),
             teacher=normalise_tokens(patches, self.settings.target_norm),

@@ -27,6 +27,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses.kl import kl
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._relations import block_setting, comparable, relation
 from edgemim.methods._teacher_view import look
@@ -86,6 +87,7 @@ class MiniLM(Method):
         self.student_block = adapter.depth - 1
         default = _teacher_block(teacher.adapter, settings.version)
         self.teacher_block = block_setting("teacher_block", settings.teacher_block, default, teacher.adapter)
+        self.asked = Asked(qkv=(self.teacher_block,))
         if settings.version == 1:
             _check_heads(adapter.heads_of(self.student_block), teacher.adapter.heads_of(self.teacher_block))
             self.relation_heads = 0
@@ -95,10 +97,10 @@ class MiniLM(Method):
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         assert self.teacher is not None
         own, taught = self.adapter, self.teacher.adapter
-        view = look(self.teacher, batch, self.masking, qkv=(self.teacher_block,), draws=False)
+        view = look(self.teacher, batch, self.asked)
         seen = own.forward(batch.images, qkv=(self.student_block,), stop_early=True)
         s = comparable(seen.qkv[self.student_block], own, taught, heads=self.relation_heads)
-        t = comparable(view.features.qkv[self.teacher_block], taught, own, heads=self.relation_heads)
+        t = comparable(view.qkv[self.teacher_block], taught, own, heads=self.relation_heads)
         if self.settings.version == 1:
             return Step.of(
                 {

@@ -24,6 +24,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses import LOSSES
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._normalise import check_norm, normalise_tokens
 from edgemim.methods._pixels import PixelReconstruction
@@ -98,6 +99,7 @@ class MRMAE(Method):
         last = teacher.adapter.depth - 1
         self.teacher_block = block_setting("teacher_block", settings.teacher_block, last, teacher.adapter)
         check_levels(teacher, (self.teacher_block,))
+        self.asked = Asked(blocks=(self.teacher_block,), attention="teacher_attention" in masking.needs)
         self.pixels = PixelReconstruction(
             adapter,
             width=settings.decoder_width,
@@ -110,14 +112,14 @@ class MRMAE(Method):
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         assert self.teacher is not None
-        view = look(self.teacher, batch, self.masking, blocks=(self.teacher_block,), draws=plan is None)
+        view = look(self.teacher, batch, self.asked, draws=plan is None)
         plan = plan or self.draw(batch, rng, view.signals)
         blocks = self.settings.mimic_blocks
         features = self.adapter.forward(batch.images, plan, mode="visible", taps=blocks)
         pixels = self.pixels(features.final, batch.images, plan)
         # Mimicry ends where reconstruction begins: no patch has both targets.
         fused = torch.stack([features.taps[b] for b in blocks]).sum(dim=0) if blocks else features.final
-        whole = view.features.taps[self.teacher_block][:, self.teacher.adapter.num_prefix :]
+        whole = view.taps[self.teacher_block][:, self.teacher.adapter.num_prefix :]
         mimic = self.distance(
             student=self.head(fused[:, self.adapter.num_prefix :]),
             teacher=normalise_tokens(gather_tokens(whole, plan.keep_ids), self.settings.target_norm),

@@ -22,8 +22,10 @@ from torch import Tensor
 from edgemim.errors import ConfigError
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._pixels import PixelReconstruction
+from edgemim.methods._teacher_view import look, summary
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.build import classifiers
 from edgemim.models.mask_plan import MaskPlan
@@ -65,6 +67,7 @@ class SelfDistill(Method):
         "and give --init ORIGINAL --teacher STAGE1"
     )
     student_needs = ("full", "visible")
+    asked = Asked(summary=True)
 
     def __init__(
         self,
@@ -85,25 +88,18 @@ class SelfDistill(Method):
         )
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
-        assert self.teacher is not None
         plan = plan or self.draw(batch, rng)
         visible = self.adapter.forward(batch.images, plan, mode="visible").final
         pixels = self.pixels(visible, batch.images, plan)
-        student = _summary(self.adapter, self.adapter.forward(batch.images).final)
-        teacher = _summary(self.teacher.adapter, self.teacher(batch.for_teacher).final)
+        student = summary(self.adapter, self.adapter.forward(batch.images).final)
+        teacher = look(self.teacher, batch, self.asked).summary
+        assert teacher is not None
         alignment = (student.float() - teacher.float()).square().sum(dim=-1).mean()
         return Step.of({"pixels": (pixels, 1.0), "alignment": (alignment, self.settings.alignment_weight)})
 
     def reconstruct(self, batch: Batch, plan: MaskPlan) -> Tensor | None:
         tokens = self.adapter.forward(batch.images, plan, mode="visible").final
         return self.pixels.images(tokens, batch.images, plan)
-
-
-def _summary(adapter: BackboneAdapter, tokens: Tensor) -> Tensor:
-    """[B, D]: the class token of tokens [B, P + N, D], or the mean of the patches where there is none."""
-    if getattr(adapter.backbone, "cls_token", None) is None:
-        return tokens[:, adapter.num_prefix :].mean(dim=1)
-    return tokens[:, 0]
 
 
 def _check_same(student: BackboneAdapter, teacher: BackboneAdapter) -> None:

@@ -24,6 +24,7 @@ from edgemim.errors import ConfigError
 from edgemim.losses.kl import kl
 from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._relations import block_setting, comparable, relation
 from edgemim.methods._teacher_view import look
@@ -66,16 +67,17 @@ class TinyMIM(Method):
         default = taught.depth - 1 if taught.depth <= 12 else taught.block_at(0.75)
         self.student_block = block_setting("student_block", settings.student_block, adapter.depth - 1, adapter)
         self.teacher_block = block_setting("teacher_block", settings.teacher_block, default, taught)
+        self.asked = Asked(qkv=(self.teacher_block,))
         self.heads = taught.heads_of(self.teacher_block)
         _check_width(adapter.width, self.heads)
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         assert self.teacher is not None
         own, taught = self.adapter, self.teacher.adapter
-        view = look(self.teacher, batch, self.masking, qkv=(self.teacher_block,), draws=False)
+        view = look(self.teacher, batch, self.asked)
         seen = own.forward(batch.images, qkv=(self.student_block,), stop_early=True)
         s = comparable(seen.qkv[self.student_block], own, taught, heads=self.heads)
-        t = comparable(view.features.qkv[self.teacher_block], taught, own)
+        t = comparable(view.qkv[self.teacher_block], taught, own)
         attention = kl(student=relation(s.queries, s.keys), teacher=relation(t.queries, t.keys))
         values = kl(student=relation(s.values, s.values), teacher=relation(t.values, t.values))
         return Step.of({"attention": (attention, 1.0), "values": (values, 1.0)})

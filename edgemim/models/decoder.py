@@ -6,11 +6,11 @@ Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022
 from __future__ import annotations
 
 import torch
-from timm.layers import LayerNorm
-from timm.models.vision_transformer import Block
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
+from edgemim.models.decoder_block import DecoderBlock
 from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
@@ -53,24 +53,40 @@ class MAEDecoder(nn.Module):
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sincos_positions(width, grid, num_prefix)[None], persistent=False)
-        # eps 1e-6 (section 0.4 of the released code's conventions); timm's blocks default to the same.
-        self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
-        )
+        # eps 1e-6 (section 0.4 of the released code's conventions); timm's norms in the blocks default to the same.
+        self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, outputs)
         self.apply(initialise_linear)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
-        """From [B, P + K, encoder_width] (prefix, then the visible patches by ascending id) to [B, L, outputs]."""
-        x = self.embed(tokens)
-        prefix, visible = x[:, : self.num_prefix], x[:, self.num_prefix :]
-        hidden = plan.role.shape[1] - visible.shape[1]
-        mask_tokens = self.mask_token.to(x.dtype).expand(x.shape[0], hidden, -1)
-        patches = gather_tokens(torch.cat([visible, mask_tokens], dim=1), plan.restore_ids)
-        x = torch.cat([prefix, patches], dim=1) + self.positions.to(x.dtype)
-        for block in self.blocks:
+    def forward(self, tokens: Tensor, plan: MaskPlan, *, only_masked: bool = False) -> Tensor:
+        """Predictions of all patches by id, [B, L, outputs], or of the masked ones alone, [B, M, outputs].
+
+        Args:
+            tokens: [B, P + K, encoder_width], prefix, then the visible patches by ascending id.
+            plan: Of these images.
+            only_masked: Predict the plan's `mask_ids` alone, in their order; nothing is computed that they do not
+                need, so the last block has M tokens at its end.
+        """
+        x = self._sequence(self.embed(tokens), plan)
+        # The attention knows no order, so tokens stay as they came: prefix, visible, masked, dropped.
+        start, stop = self.num_prefix, x.shape[1]
+        if only_masked:
+            start = tokens.shape[1]
+            stop = start + plan.mask_ids.shape[1]
+        blocks = list(self.blocks)
+        for block in blocks[:-1]:
             x = block(x)
-        predicted: Tensor = self.predict(self.norm(x[:, self.num_prefix :]))
-        return predicted
+        x = blocks[-1](x, start=start, stop=stop) if blocks else x[:, start:stop]
+        predicted: Tensor = self.predict(self.norm(x))
+        return predicted if only_masked else gather_tokens(predicted, plan.restore_ids)
+
+    def _sequence(self, seen: Tensor, plan: MaskPlan) -> Tensor:
+        """[B, P + L, width]: what was seen, then a mask token for each hidden patch, all with their positions."""
+        positions = self.positions[0].to(seen.dtype)
+        prefix, patches = positions[: self.num_prefix], positions[self.num_prefix :]
+        visible = F.embedding(plan.keep_ids, patches)
+        hidden = F.embedding(plan.hidden_ids, patches) + self.mask_token.to(seen.dtype)
+        prefix = prefix.expand(len(seen), -1, -1)
+        return torch.cat([seen + torch.cat([prefix, visible], dim=1), hidden], dim=1)

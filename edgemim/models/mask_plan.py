@@ -71,6 +71,11 @@ class MaskPlan:
         visible, masked, _ = self._counts
         return self._order[:, visible : visible + masked]
 
+    @property
+    def hidden_ids(self) -> Tensor:
+        """int64 [B, M + D]: ids of the masked patches, ascending, then those of the dropped ones, ascending."""
+        return self._order[:, self._counts[VISIBLE] :]
+
     def at(self, grid: tuple[int, int]) -> MaskPlan:
         """The plan on another grid over the same image, each patch with the role of the nearest of this one.
 

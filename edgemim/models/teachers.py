@@ -78,6 +78,7 @@ class Teacher(nn.Module):
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
         self._same = mean == student.mean and std == student.std
+        self.dismissed = False
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
@@ -87,6 +88,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, plan: MaskPlan | None = None, **asked: Any) -> Features:
         """Features of the student's images, without gradient; `asked` goes to `BackboneAdapter.forward`."""
+        assert not self.dismissed
         return self.adapter.forward(self.prepare(images), plan, **asked)
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -125,6 +127,15 @@ class Teacher(nn.Module):
                 f"student's {_x(grid)}; choose backbone.img_size and backbone.patch_size so that they agree"
             )
         self.model.requires_grad_(False).eval()  # resampled positions are new parameters
+
+    def dismiss(self) -> None:
+        """Free the weights of a teacher that will not be asked again; what it is remains known.
+
+        Nothing of it but the statistics of its images goes to a device from now on.
+        """
+        self.model.to("meta")
+        del self.model
+        self.dismissed = True
 
 
 def load_teacher(source: str, settings: Mapping[str, Any], *, student: Preprocess, with_head: bool = False) -> Teacher:

@@ -28,7 +28,7 @@ def normalised_batches(decoded: Decodable, contract: Preprocess, rows: range) ->
         yield torch.from_numpy(contract.normalise(pixels))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what a model caches there could not be trained through afterwards
 def outputs(
     forward: Callable[[Tensor], Tensor], decoded: Decodable, contract: Preprocess, rows: range | None = None
 ) -> Tensor:

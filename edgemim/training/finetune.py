@@ -17,11 +17,13 @@ from edgemim.training.classification import Classification, classifier_from
 from edgemim.training.features import outputs
 from edgemim.training.feed.augmentation import Augmentation
 from edgemim.training.feed.images import AugmentedImages
-from edgemim.training.feed.inputs import decoded
+from edgemim.training.feed.inputs import decoded, training_images
 from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.loop.processes import Team, processes
 from edgemim.training.loop.seeding import seeded
-from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder
-from edgemim.training.saving.state import check_same_settings
+from edgemim.training.run import finished_before, finished_run, record, refuse_early, run_folder
+from edgemim.training.saving.changes import accepted_changes
+from edgemim.training.saving.signals import preemptible
 from edgemim.training.settings.run import RunSettings
 
 
@@ -48,22 +50,39 @@ class FinetuneSettings(RunSettings):
     head: HeadSettings = field(default_factory=HeadSettings)
 
 
-def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Put a classification head on a checkpoint, train all of it, and write a checkpoint.
+def finetune(
+    settings: FinetuneSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    accept_changes: bool = False,
+) -> dict[str, Any]:
+    """Put a classification head on a checkpoint, train all of it, and write one; called by every process of a run.
 
     Args:
         settings: `settings.init` is the checkpoint, `settings.data` a labelled set.
         out: Folder of the run; afterwards a checkpoint.
         resume: Go on from the saved state.
         overwrite: Replace a folder that edgemim wrote.
+        accept_changes: Go on with other settings than the run was started with.
 
     Returns:
-        Where the checkpoint is, `top1` on the test images, and the numbers of the run.
+        Where the checkpoint is, `top1` on the test images, and the numbers of the run; nothing where this is not the
+        first of several processes.
 
     Raises:
         DataError: The data has no labels, or its splits have different ones.
     """
-    refuse_early(out, resume=resume, overwrite=overwrite)
+    with preemptible(), processes() as team:
+        return _finetune(settings, out, team, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
+
+
+def _finetune(
+    settings: FinetuneSettings, out: Path, team: Team, *, resume: bool, overwrite: bool, accept_changes: bool
+) -> dict[str, Any]:
+    if team.first:
+        refuse_early(out, resume=resume, overwrite=overwrite)
     splits = open_splits(settings.data, seed=settings.seed)
     labels = splits.train.require_labels("finetune")
     test_labels = splits.test.require_labels("finetune")
@@ -74,14 +93,21 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
         model, model_args = classifier_from(
             checkpoint, classes, pool=settings.head.pool, drop_path=settings.head.drop_path
         )
-    if resume:
-        check_same_settings(out, identity(settings, splits.train.fingerprint))
-        if is_finished(out):
-            return finished_run(out, "finetune")
-    train = decoded(splits.train, contract.size)
+    data = splits.train.fingerprint
+    if resume and finished_before(out, settings, data, accept_changes=accept_changes, team=team):
+        return finished_run(out, "finetune") if team.first else {}
+    train = training_images(splits.train, contract.size, max_unreadable=settings.training.max_unreadable)
     decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     check_batch(settings, len(train))
-    with run_folder(out, settings, data=splits.train.fingerprint, resume=resume, overwrite=overwrite) as run:
+    with run_folder(
+        out,
+        settings,
+        data=data,
+        resume=resume,
+        overwrite=overwrite,
+        accept_changes=accept_changes,
+        team=team,
+    ) as run:
         images = AugmentedImages(
             train,
             labels,
@@ -94,7 +120,9 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
             mixup=settings.head.mixup,
             cutmix=settings.head.cutmix,
         )
-        fitted = fit(task, images, settings, contract, run=run, title="finetune", resume=resume)
+        fitted = fit(task, images, settings, contract, run=run, title="finetune", resume=resume, team=team)
+        if not team.first:
+            return {}
         model.to(fitted.device)  # Lightning leaves it on the CPU
         top1 = measure_top1(model, splits.test, test_labels, contract)
         info = CheckpointInfo(
@@ -106,7 +134,8 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
             stage="finetune",
             method=checkpoint.info.method,
         )
-        stage = record("finetune", settings, splits, fitted, scores={"top1": top1, "images": len(splits.test)})
+        facts = {"scores": {"top1": top1, "images": len(splits.test)}, "changes": accepted_changes(run)}
+        stage = record("finetune", settings, splits.train, fitted, **facts)
         finish_run(run, model.cpu(), info, provenance=[*checkpoint.artifact.provenance, stage])
     return {
         "checkpoint": str(out),
@@ -115,6 +144,7 @@ def finetune(settings: FinetuneSettings, out: Path, *, resume: bool = False, ove
         "seconds": round(fitted.seconds, 2),
         "images_per_second": round(fitted.images_per_second, 1),
         "loss": fitted.loss,
+        "data_wait": round(fitted.data_wait, 4),
         "untrained": list(fitted.untrained),
         "top1": top1,
     }

@@ -10,22 +10,27 @@ import lightning as L
 import torch
 from torch import nn
 
-from edgemim.data.open import Splits, open_splits
+from edgemim.data.open import Splits
 from edgemim.methods._base import Method
 from edgemim.models.checkpoint import CheckpointInfo, finish_run
 from edgemim.preprocess import Preprocess
 from edgemim.training.assembly import Start, build_method, starting_point
 from edgemim.training.features import outputs, patch_features, spread
 from edgemim.training.feed.augmentation import Augmentation
-from edgemim.training.feed.images import AugmentedImages
+from edgemim.training.feed.images import AugmentedImages, Raw
 from edgemim.training.feed.inputs import Decodable, decoded
+from edgemim.training.feed.opened import open_run
 from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.loop.processes import Team, processes
 from edgemim.training.loop.seeding import seeded
 from edgemim.training.probe import knn_top1, linear_top1
-from edgemim.training.run import finished_run, identity, is_finished, record, refuse_early, run_folder, teacher_record
-from edgemim.training.saving.state import check_same_settings
+from edgemim.training.run import finished_before, finished_run, record, refuse_early, run_folder, teacher_record
+from edgemim.training.saving.changes import accepted_changes
+from edgemim.training.saving.signals import preemptible
 from edgemim.training.settings.run import RunSettings
 from edgemim.training.shown.drawing import DrawReconstructions
+from edgemim.training.shown.knn import has_classes, knn_on_the_way
+from edgemim.training.teacher_cache.cached import CachedTeacher, cache_teacher, check_cacheable
 from edgemim.training.untrained import neutralise
 
 _PICTURES = 10
@@ -33,9 +38,15 @@ _SHOWN = 8
 
 
 def pretrain(
-    settings: RunSettings, out: Path, *, stage: str, resume: bool = False, overwrite: bool = False
+    settings: RunSettings,
+    out: Path,
+    *,
+    stage: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    accept_changes: bool = False,
 ) -> dict[str, Any]:
-    """Train a backbone with a method and write its checkpoint folder.
+    """Train a backbone with a method and write its checkpoint folder; called by every process of a run.
 
     Args:
         settings: Of the run.
@@ -43,32 +54,65 @@ def pretrain(
         stage: `pretrain` or `distill`, for the provenance.
         resume: Go on from the saved state.
         overwrite: Replace a folder that edgemim wrote.
+        accept_changes: Go on with other settings than the run was started with.
 
     Returns:
-        Where the checkpoint is and the numbers of the run, as `--json` prints them.
+        Where the checkpoint is and the numbers of the run, as `--json` prints them; nothing where this is not the
+        first of several processes.
 
     Raises:
         EdgemimError: Any bad input, before `out` is touched; see `fit` for what may happen later.
     """
-    refuse_early(out, resume=resume, overwrite=overwrite)
-    splits = open_splits(settings.data, seed=settings.seed)
+    with preemptible(), processes() as team:
+        return _pretrain(
+            settings, out, team, stage=stage, resume=resume, overwrite=overwrite, accept_changes=accept_changes
+        )
+
+
+def _pretrain(
+    settings: RunSettings,
+    out: Path,
+    team: Team,
+    *,
+    stage: str,
+    resume: bool,
+    overwrite: bool,
+    accept_changes: bool,
+) -> dict[str, Any]:
+    if team.first:
+        refuse_early(out, resume=resume, overwrite=overwrite)
+    found = open_run(settings)
+    splits = found.splits
     with seeded(settings.seed):
         start = starting_point(settings)
         method = build_method(settings, start)
+    if settings.cache_teacher:
+        check_cacheable(method, settings)
     contract = start.contract
-    if resume:
-        check_same_settings(out, identity(settings, splits.train.fingerprint))
-        if is_finished(out):
-            return finished_run(out, stage)
-    train = decoded(splits.train, contract.size)
+    data = found.fingerprint
+    if resume and finished_before(out, settings, data, accept_changes=accept_changes, team=team):
+        return finished_run(out, stage) if team.first else {}
+    train = found.training(contract.size, settings, team.count)
+    known = found.known(contract.size, train)
     if _probes(splits, settings):
         decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     shown = _shown(splits, contract)
     check_batch(settings, len(train))
-    with run_folder(out, settings, data=splits.train.fingerprint, resume=resume, overwrite=overwrite) as run:
-        images = AugmentedImages(
-            train, None, Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed)
-        )
+    images = AugmentedImages(
+        train, None, Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed)
+    )
+    cached = CachedTeacher()
+    if settings.cache_teacher:
+        cached = cache_teacher(method, images, settings, contract, data=data, shown=shown, team=team)
+    with run_folder(
+        out,
+        settings,
+        data=data,
+        resume=resume,
+        overwrite=overwrite,
+        accept_changes=accept_changes,
+        team=team,
+    ) as run:
         steps = settings.training.total_steps(len(images))
         fitted = fit(
             method,
@@ -78,16 +122,24 @@ def pretrain(
             run=run,
             title=f"{stage} {settings.method['name']}",
             resume=resume,
-            callbacks=_pictures(run, shown, contract, settings, steps),
+            callbacks=[
+                *_pictures(run, {"images": shown, **cached.shown}, contract, settings, steps, len(images)),
+                *knn_on_the_way(method.backbone, splits, contract, settings, known, images=len(images)),
+            ],
+            team=team,
         )
+        if not team.first:
+            return {}
         neutral = [] if settings.init else neutralise(method.backbone, _of_backbone(fitted.untrained))
         method.backbone.to(fitted.device)  # Lightning leaves it on the CPU
-        scores = probe(method.backbone, splits, contract, settings, train)
+        scores = probe(method.backbone, splits, contract, settings, known)
         facts = {
             "scores": scores,
             "teacher": teacher_record(method.teacher),
+            "teacher_cache": cached.record,
             "init": settings.init or None,
             "neutralised": neutral,
+            "changes": accepted_changes(run),
         }
         method.cpu()
         finish_run(
@@ -95,7 +147,7 @@ def pretrain(
             method.backbone,
             _info(settings, start, stage, method),
             predictor=method.predictor_state(),
-            provenance=[*start.provenance, record(stage, settings, splits, fitted, **facts)],
+            provenance=[*start.provenance, record(stage, settings, found, fitted, **facts)],
         )
     return {
         "checkpoint": str(out),
@@ -105,6 +157,7 @@ def pretrain(
         "seconds": round(fitted.seconds, 2),
         "images_per_second": round(fitted.images_per_second, 1),
         "loss": fitted.loss,
+        "data_wait": round(fitted.data_wait, 4),
         "untrained": list(fitted.untrained),
         **scores,
     }
@@ -135,10 +188,7 @@ def probe(
 
 
 def _probes(splits: Splits, settings: RunSettings) -> bool:
-    labels = splits.train.labels
-    if settings.evaluation.probe == "none" or labels is None or splits.test.labels is None:
-        return False
-    return bool((labels != labels[0]).any())
+    return settings.evaluation.probe != "none" and has_classes(splits)
 
 
 def _of_backbone(names: Iterable[str]) -> set[str]:
@@ -153,10 +203,13 @@ def _shown(splits: Splits, contract: Preprocess) -> torch.Tensor:
 
 
 def _pictures(
-    run: Path, images: torch.Tensor, contract: Preprocess, settings: RunSettings, steps: int
+    run: Path, shown: Raw, contract: Preprocess, settings: RunSettings, steps: int, count: int
 ) -> list[L.Callback]:
-    every = settings.training.picture_steps or max(1, steps // _PICTURES)
-    return [DrawReconstructions(run, images, contract, every)]
+    training = settings.training
+    every = training.picture_steps or max(1, steps // _PICTURES)
+    if training.picture_epochs and not training.picture_steps:
+        every = training.steps_of(training.picture_epochs, count)
+    return [DrawReconstructions(run, shown, contract, every)]
 
 
 def _info(settings: RunSettings, start: Start, stage: str, method: Method) -> CheckpointInfo:

@@ -7,26 +7,57 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from edgemim.artifact import MANIFEST, load_artifact, refuse_existing, stage_record, writing
 from edgemim.config import resolved
-from edgemim.data.open import Splits
 from edgemim.errors import ConfigError, OutputError
 from edgemim.models.teachers import Teacher
 from edgemim.training.loop.fit import Fitted
-from edgemim.training.saving.state import LAST, SETTINGS, check_same_settings, save_settings
+from edgemim.training.loop.processes import ALONE, Team
+from edgemim.training.saving.changes import note_changes
+from edgemim.training.saving.state import LAST, SETTINGS, check_same_settings, remove_drafts, save_settings, states
 from edgemim.training.settings.run import RunSettings
 
 # Settings that change how a run is done, not what comes out.
-_FREE = ("workers", "save_minutes", "picture_steps")
+_FREE = (
+    "workers",
+    "max_unreadable",
+    "shard_teacher",
+    "diverged_at",
+    "save_minutes",
+    "save_keep",
+    "save_every",
+    "picture_steps",
+    "picture_epochs",
+)
+_PARTS = "parts of a batch (training.accumulate times processes)"
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "datasets", "numpy", "pillow")
 
 
+class TrainingSet(Protocol):
+    """Images to train on."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) that is another one for other images."""
+
+
 @contextmanager
-def run_folder(out: Path, settings: RunSettings, *, data: str = "", resume: bool, overwrite: bool) -> Iterator[Path]:
+def run_folder(
+    out: Path,
+    settings: RunSettings,
+    *,
+    data: str = "",
+    resume: bool,
+    overwrite: bool,
+    accept_changes: bool = False,
+    team: Team = ALONE,
+) -> Iterator[Path]:
     """Prepare `out` for a run and hold its lock.
 
     Call it when everything that can be wrong with the input has been checked: with `overwrite` the old run is
@@ -39,14 +70,23 @@ def run_folder(out: Path, settings: RunSettings, *, data: str = "", resume: bool
         data: Fingerprint of the training images.
         resume: Go on from the saved state.
         overwrite: Replace an earlier run.
+        accept_changes: Go on with other settings than the run was started with; `last/changes.json` remembers them.
+        team: The processes of the run: the first does all this, the others wait until it is done.
 
     Raises:
         OutputError: It exists, is not ours or not a run, is in use, or cannot be written.
         TrainingError: `resume` with other settings or images than the run was started with.
     """
+    if not team.first:
+        team.wait()
+        if not out.is_dir():
+            raise OutputError(f"{out} is not on a disk that all machines of the run see; choose another --out")
+        yield out
+        return
+    decides = identity(settings, data, team)
     if resume:
         _refuse_other(out)
-        check_same_settings(out, identity(settings, data))
+        check_same_settings(out, decides, accept=accept_changes)
     else:
         refuse_existing(out, overwrite=overwrite)
     with writing(out):
@@ -61,8 +101,12 @@ def run_folder(out: Path, settings: RunSettings, *, data: str = "", resume: bool
         with writing(out):
             if not resume and overwrite:
                 _clear(out)
+            remove_drafts(out)
             (out / MANIFEST).unlink(missing_ok=True)
-            save_settings(out, identity(settings, data))
+            if resume:
+                note_changes(out, check_same_settings(out, decides, accept=accept_changes))
+            save_settings(out, decides)
+            team.wait()
             yield out
     finally:
         # Only the holder removes the file: without it a third run would not see the first one's lock.
@@ -70,16 +114,22 @@ def run_folder(out: Path, settings: RunSettings, *, data: str = "", resume: bool
         lock.release()
 
 
-def identity(settings: RunSettings, data: str) -> dict[str, Any]:
+def identity(settings: RunSettings, data: str, team: Team = ALONE) -> dict[str, Any]:
     """What must be the same when a run is resumed: all that decides its result.
+
+    Into how many parts a batch is divided does, who computes which of them does not: a run of four processes goes on
+    with two that accumulate twice.
 
     Args:
         settings: Of the run.
         data: Fingerprint of the training images.
+        team: The processes of the run.
     """
     values: dict[str, Any] = resolved(settings)
     for name in _FREE:
         values["training"].pop(name)
+    values[_PARTS] = team.count * values["training"].pop("accumulate")
+    values["evaluation"].pop("every")
     return values | {"data_fingerprint": data}
 
 
@@ -96,6 +146,20 @@ def refuse_early(out: Path, *, resume: bool, overwrite: bool) -> None:
         refuse_existing(out, overwrite=overwrite)
 
 
+def finished_before(out: Path, settings: RunSettings, data: str, *, accept_changes: bool, team: Team) -> bool:
+    """Whether a run with these settings has come to its end in `out`, as the first process finds it.
+
+    Raises:
+        TrainingError: The run in `out` was started with other settings, and these are not accepted.
+    """
+
+    def look() -> bool:
+        changes = check_same_settings(out, identity(settings, data, team), accept=accept_changes)
+        return is_finished(out) and not changes
+
+    return team.of_first(look)
+
+
 def is_finished(out: Path) -> bool:
     """Whether a run in this folder has come to its end."""
     return (out / MANIFEST).is_file() and (out / LAST / SETTINGS).is_file()
@@ -104,16 +168,17 @@ def is_finished(out: Path) -> bool:
 def finished_run(out: Path, stage: str) -> dict[str, Any]:
     """What a run that had come to its end before says of itself, as it said then."""
     last = load_artifact(out, "checkpoint").provenance[-1]
-    result = {name: last["result"][name] for name in ("steps", "seconds", "images_per_second", "loss", "untrained")}
+    names = ("steps", "seconds", "images_per_second", "loss", "data_wait", "untrained")
+    result = {name: last["result"].get(name) for name in names}
     return {"checkpoint": str(out), "stage": stage, "finished_before": True, **result, **last["scores"]}
 
 
-def record(stage: str, settings: RunSettings, splits: Splits, fitted: Fitted, **facts: Any) -> dict[str, Any]:
+def record(stage: str, settings: RunSettings, images: TrainingSet, fitted: Fitted, **facts: Any) -> dict[str, Any]:
     """The provenance of a run: what was asked, what it ran on, what came out."""
     return stage_record(
         stage,
         settings=resolved(settings),
-        data={"spec": settings.data, "images": len(splits.train), "fingerprint": splits.train.fingerprint},
+        data={"spec": settings.data, "images": len(images), "fingerprint": images.fingerprint},
         result=resolved(fitted),
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
         **facts,
@@ -133,5 +198,9 @@ def _refuse_other(out: Path) -> None:
 
 
 def _clear(out: Path) -> None:
-    for path in out.iterdir():
+    """Empty the folder; what tells whose it is goes last, so that a kill in between leaves no riddle."""
+    for path in sorted(out.iterdir(), key=lambda p: (p.name == LAST, p.name == MANIFEST)):
+        if path.name == LAST:
+            for state in states(path):
+                state.unlink()
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

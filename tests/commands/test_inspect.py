@@ -50,7 +50,13 @@ def test_people_see_the_kind_the_files_and_the_stages(cli: Any, story: SimpleNam
 
 def test_a_stage_tells_its_data_its_teacher_and_its_scores(cli: Any, story: SimpleNamespace) -> None:
     out = cli("inspect", story.classifier).out
-    assert "data digits (1437 images)" in out
+    stages = [line for line in out.splitlines() if line.startswith("stage ")]
+    for line, record in zip(stages, load_artifact(story.classifier).provenance, strict=True):
+        assert f"data digits (1437 images, {record['data']['fingerprint'][:16]})" in line
+        assert f"seed {record['settings']['seed']}; 3 steps on cpu in " in line
+        assert f"torch {record['versions']['torch']}, timm {record['versions']['timm']}, lightning " in line
+    assert "; method dmae, seed 0; " in stages[0]
+    assert "; seed 0; " in stages[1]  # fine-tuning has no method
     assert f"teacher {story.teacher} (licence " in out
     assert f"top1 {story.finetune_done.json['top1']:.4g}" in out
 

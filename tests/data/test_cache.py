@@ -196,3 +196,54 @@ def test_a_cache_below_a_file_is_refused(uniform, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="a part of the path is a file"):
         decode_cached(uniform, cache=tmp_path / "file" / "cache")
+
+
+@pytest.fixture
+def holed(encode):
+    return _images([b"no image", *(encode(i) for i in range(80)), b"cut off", encode(80)])
+
+
+class _Skipped(list):
+    """Remembers what was skipped."""
+
+    def __call__(self, index, error):
+        self.append((index, str(error)))
+
+
+def test_an_image_that_cannot_be_decoded_may_be_skipped(holed, tmp_path):
+    skipped = _Skipped()
+    decoded = decode_cached(holed, cache=tmp_path, skip=skipped)
+    assert [i for i, _ in skipped] == [0, 81]
+    assert skipped[1][1].startswith("image 81 of test set is not an image that can be read")
+    assert len(decoded) == 83
+    assert decoded.array.shape == (81, 6, 8, 3)
+    assert decoded.get(0).shape == decoded.get(81).shape == (0, 0, 3)
+    for i in (1, 40, 80, 82):
+        np.testing.assert_array_equal(decoded.get(i), np.asarray(holed.image(i)))
+    np.testing.assert_array_equal(decoded.batch([82, 1]), [decoded.get(82), decoded.get(1)])
+
+
+def test_an_entry_tells_what_was_skipped_whenever_it_is_opened(holed, tmp_path):
+    first, second = _Skipped(), _Skipped()
+    decode_cached(holed, cache=tmp_path, skip=first)
+    counter = _Counter()
+    decode_cached(holed, cache=tmp_path, skip=second, progress=counter)
+    assert counter.calls == []
+    assert [i for i, _ in first] == [i for i, _ in second]
+    with pytest.raises(DataError, match="image 0 of test set is not an image"):
+        decode_cached(holed, cache=tmp_path)
+
+
+def test_skipping_can_be_refused_and_leaves_nothing(holed, tmp_path):
+    def refuse(index, error):
+        if index:
+            raise DataError("too many")
+
+    with pytest.raises(DataError, match="too many"):
+        decode_cached(holed, cache=tmp_path, skip=refuse)
+    assert [f.suffix for f in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_set_without_one_image_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no image of test set can be decoded; give another data set"):
+        decode_cached(_images([b"no", b"image"]), cache=tmp_path, skip=_Skipped())

@@ -20,7 +20,7 @@ FOUNDATION = ("errors", "registry", "artifact", "config", "preprocess")
 # Layer -> what it may import: layers below it, and packages from elsewhere.
 LAYERS: dict[str, tuple[str, str]] = {
     "foundation": ("", "numpy PIL tomli"),
-    "data": ("foundation", "numpy PIL datasets pyarrow sklearn filelock platformdirs"),
+    "data": ("foundation", "numpy PIL datasets pyarrow fsspec sklearn filelock platformdirs"),
     "runtime": ("foundation", "numpy PIL filelock platformdirs"),
     "remote": ("foundation runtime", ""),
     "quantize": ("foundation data runtime", "numpy PIL onnx onnx_ir nncf"),

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from edgemim.methods import METHODS
+from edgemim.methods._asked import TeacherView
 from edgemim.methods._base import Batch, Method, Step
+from edgemim.methods._teacher_view import ask
 from edgemim.models.mask_plan import MaskPlan
 
 MakeMethod = Callable[..., Method]
@@ -116,11 +118,35 @@ def test_the_teacher_runs_once_without_gradient(method: Method, batch: Batch) ->
     if method.teacher is None:
         pytest.skip("it has no teacher")
     calls: list[bool] = []
-    embed = method.teacher.model.patch_embed
-    embed.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))  # type: ignore[union-attr]
+    first = method.teacher.model.blocks[0]  # type: ignore[index]
+    first.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))  # type: ignore[union-attr]
     method(batch, generator(0)).loss.backward()
     assert calls == [False]
     assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_what_the_teacher_said_before_gives_the_same_step_without_it(method: Method, batch: Batch) -> None:
+    if method.asked is None:
+        pytest.skip("it asks nothing about whole images")
+    assert method.teacher is not None
+    method.eval()
+    live = method(batch, generator(0))
+    live.loss.backward()
+    gradients = {name: p.grad for name, p in method.named_parameters()}
+    method.zero_grad()
+    said = ask(method.teacher, batch.for_teacher, method.asked).tensors()
+    method.teacher.dismiss()
+    stored = method(dataclasses.replace(batch, taught=TeacherView.of(said)), generator(0))
+    stored.loss.backward()
+    assert {k: float(v) for k, v in stored.metrics.items()} == {k: float(v) for k, v in live.metrics.items()}
+    for name, parameter in method.named_parameters():
+        gradient = gradients[name]
+        assert (parameter.grad is None) == (gradient is None), name
+        assert gradient is None or torch.equal(parameter.grad, gradient), name  # type: ignore[arg-type]
+
+
+def test_a_method_asks_about_whole_images_exactly_where_its_teacher_sees_them(method: Method) -> None:
+    assert (method.asked is not None) == (method.needs_teacher and "full" in method.teacher_needs)
 
 
 def test_what_was_thrown_away_can_be_taken_up_again(method: Method, make_method: MakeMethod) -> None:

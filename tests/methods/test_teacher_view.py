@@ -14,14 +14,17 @@ from torch import Tensor
 from edgemim.errors import ConfigError
 from edgemim.masking.attention import AttentionMasking
 from edgemim.masking.random import RandomMasking
+from edgemim.methods._asked import Asked
 from edgemim.methods._base import Batch
 from edgemim.methods._teacher_view import (
+    ask,
     at_visible,
     check_guide,
     check_levels,
     look,
     prefix_attention,
     shared_prefix,
+    summary,
     without_prefix,
 )
 from edgemim.models.adapters import adapt
@@ -56,24 +59,22 @@ def other_family(contract: Preprocess) -> Callable[..., Teacher]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "masking", "draws", "blocks", "attention"),
+    ("asked", "draws", "blocks"),
     [
-        ({"blocks": (2,)}, UNGUIDED, True, 3, False),
-        ({"blocks": (2, 5)}, UNGUIDED, True, 6, False),
-        ({"qkv": (3,)}, UNGUIDED, True, 3, False),  # no more than the projection of block 3
-        ({"blocks": (2,)}, GUIDED, True, 7, True),  # no more than the projection of the last
-        ({"blocks": (7,)}, GUIDED, True, 8, True),
-        ({"blocks": (2,)}, GUIDED, False, 3, False),  # a plan that is given needs no attention
+        (Asked(blocks=(2,)), True, 3),
+        (Asked(blocks=(2, 5)), True, 6),
+        (Asked(qkv=(3,)), True, 3),  # no more than the projection of block 3
+        (Asked(blocks=(2,), attention=True), True, 7),  # no more than the projection of the last
+        (Asked(blocks=(7,), attention=True), True, 8),
+        (Asked(blocks=(2,), attention=True), False, 3),  # a plan that is given needs no attention
     ],
 )
 def test_the_teacher_runs_once_and_no_further_than_asked(
     make_teacher: MakeTeacher,
     batch: Batch,
-    asked: dict[str, Any],
-    masking: Any,
+    asked: Asked,
     draws: bool,
     blocks: int,
-    attention: bool,
 ) -> None:
     teacher = make_teacher()
     ran: list[int] = []
@@ -83,14 +84,14 @@ def test_the_teacher_runs_once_and_no_further_than_asked(
         for index, block in enumerate(model.blocks)
     ]
     handles.append(model.norm.register_forward_hook(lambda *_: ran.append(-1)))
-    view = look(teacher, batch, masking, draws=draws, **asked)
+    view = look(teacher, batch, asked, draws=draws)
     for handle in handles:
         handle.remove()
     assert ran == list(range(blocks))
-    assert sorted(view.features.taps) == sorted(asked.get("blocks", ()))
-    assert set(view.features.qkv) >= set(asked.get("qkv", ()))
-    assert ("teacher_attention" in view.signals) == attention
-    assert not any(t.requires_grad for t in view.features.taps.values())
+    assert tuple(sorted(view.taps)) == asked.blocks
+    assert tuple(view.qkv) == asked.qkv
+    assert ("teacher_attention" in view.signals) == (asked.attention and draws)
+    assert not any(t.requires_grad for t in view.tensors().values())
 
 
 @pytest.mark.parametrize(("arguments", "prefix", "class_token"), PREFIXES.values(), ids=PREFIXES.keys())
@@ -103,7 +104,7 @@ def test_the_attention_is_that_of_the_reference(
     class_token: bool,
 ) -> None:
     teacher = make_teacher(depth=3, **arguments)
-    found = look(teacher, batch, GUIDED, blocks=(0,)).signals["teacher_attention"]
+    found = look(teacher, batch, Asked(attention=True)).signals["teacher_attention"]
     assert found.dtype == torch.float32
     assert found.shape == (3, 6)
     assert (found.sum(dim=1) <= 1).all()
@@ -134,15 +135,38 @@ def test_the_attention_is_computed_in_float32_under_autocast() -> None:
 
 def test_the_teacher_looks_at_the_images_without_the_students_jitter(make_teacher: MakeTeacher, batch: Batch) -> None:
     teacher = make_teacher()
-    plain = look(teacher, batch, UNGUIDED, blocks=(1,)).features.taps[1]
+    asked = Asked(blocks=(1,))
+    plain = look(teacher, batch, asked).taps[1]
     jittered = dataclasses.replace(batch, images=batch.images + 1, plain=batch.images)
-    assert torch.equal(look(teacher, jittered, UNGUIDED, blocks=(1,)).features.taps[1], plain)
+    assert torch.equal(look(teacher, jittered, asked).taps[1], plain)
     both = dataclasses.replace(batch, images=batch.images + 1)
-    assert not torch.equal(look(teacher, both, UNGUIDED, blocks=(1,)).features.taps[1], plain)
+    assert not torch.equal(look(teacher, both, asked).taps[1], plain)
+
+
+@pytest.mark.parametrize(("arguments", "prefix", "class_token"), PREFIXES.values(), ids=PREFIXES.keys())
+def test_a_summary_is_the_class_token_or_the_mean_of_the_patches(
+    make_teacher: MakeTeacher, batch: Batch, arguments: dict[str, Any], prefix: list[str], class_token: bool
+) -> None:
+    teacher = make_teacher(depth=2, **arguments)
+    final = teacher(batch.images).final
+    found = look(teacher, batch, Asked(summary=True)).summary
+    assert found is not None
+    expected = final[:, 0] if class_token else final[:, -6:].mean(dim=1)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(found, summary(teacher.adapter, final))
+
+
+def test_what_the_batch_brings_along_is_taken_in_place_of_a_look(make_teacher: MakeTeacher, batch: Batch) -> None:
+    teacher, asked = make_teacher(), Asked(blocks=(2,))
+    stored = dataclasses.replace(batch, taught=ask(teacher, batch.images * 2, asked))
+    teacher.dismiss()
+    assert look(teacher, stored, asked) is stored.taught
+    with pytest.raises(AssertionError):
+        look(teacher, batch, asked)
 
 
 def test_a_teacher_whose_attention_cannot_be_read_guides_no_masking(
-    other_family: Callable[..., Teacher], make_teacher: MakeTeacher, batch: Batch
+    other_family: Callable[..., Teacher], make_teacher: MakeTeacher
 ) -> None:
     check_guide(make_teacher(), GUIDED)
     teacher = other_family("test_resnet")
@@ -153,8 +177,6 @@ def test_a_teacher_whose_attention_cannot_be_read_guides_no_masking(
     )
     with pytest.raises(ConfigError, match=message):
         check_guide(teacher, GUIDED)
-    with pytest.raises(ConfigError, match=message):
-        look(teacher, batch, GUIDED)
 
 
 def test_blocks_of_early_stages_are_refused(other_family: Callable[..., Teacher], make_teacher: MakeTeacher) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+import timm
 import torch
 
 from edgemim.errors import ConfigError
 from edgemim.models.decoder import MAEDecoder
-from edgemim.models.mask_plan import MaskPlan
+from edgemim.models.decoder_block import DecoderBlock
+from edgemim.models.mask_plan import MaskPlan, gather_tokens
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])
@@ -30,6 +32,46 @@ def test_predictions_are_those_of_the_reference(reference: Callable[[str], Modul
         plain = reference("masked_autoencoder").decode(tokens[i].double(), keep, state, table, heads=4, blocks=2)
         # float32 against float64.
         torch.testing.assert_close(predicted[i].double(), plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_what_is_predicted_of_masked_patches_alone_is_what_all_are_predicted_to_be(depth: int) -> None:
+    torch.manual_seed(0)
+    decoder = MAEDecoder(24, (2, 4), 5, width=16, depth=depth, heads=4)
+    role = torch.tensor([[0, 1, 2, 1, 0, 1, 2, 1], [1, 1, 2, 0, 2, 1, 1, 0]], dtype=torch.int8)  # dropped ones too
+    plan = MaskPlan(role, (2, 4))
+    tokens = torch.randn(2, 1 + 2, 24)
+    everything, masked = decoder(tokens, plan), decoder(tokens, plan, only_masked=True)
+    assert masked.shape == (2, 4, 5)
+    # float32, a few hundred roundings: shorter sums are taken in another order.
+    torch.testing.assert_close(masked, gather_tokens(everything, plan.mask_ids), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_masked_predictions_are_those_of_all_predictions() -> None:
+    gradients = []
+    for only_masked in (False, True):
+        torch.manual_seed(0)
+        decoder = MAEDecoder(24, (2, 4), 5, width=16, depth=2, heads=4)
+        plan = MaskPlan.from_keep_ids(torch.tensor([[4, 1], [0, 5]]), (2, 4))
+        tokens = torch.randn(2, 1 + 2, 24, requires_grad=True)
+        predicted = decoder(tokens, plan, only_masked=only_masked)
+        if not only_masked:
+            predicted = gather_tokens(predicted, plan.mask_ids)
+        (predicted.square() * torch.arange(6).view(1, 6, 1)).mean().backward()
+        gradients.append({"tokens": tokens.grad, **{k: p.grad for k, p in decoder.named_parameters()}})
+    for name, expected in gradients[0].items():
+        # float32 sums in another order; small entries are differences of bigger ones.
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_block_is_timms_block() -> None:
+    torch.manual_seed(0)
+    other = timm.models.vision_transformer.Block(16, 4, qkv_bias=True, norm_layer=timm.layers.LayerNorm)
+    own = DecoderBlock(16, 4)
+    own.load_state_dict(other.state_dict())
+    x = torch.randn(2, 7, 16)
+    torch.testing.assert_close(own(x), other(x))
+    torch.testing.assert_close(own(x, start=2, stop=5), other(x)[:, 2:5])
 
 
 def test_positions_are_fixed_and_not_saved() -> None:

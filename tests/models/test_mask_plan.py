@@ -24,6 +24,7 @@ def test_dropped_patches_are_neither_seen_nor_predicted_and_come_last() -> None:
     assert plan.counts == (1, 2, 1)
     assert plan.keep_ids.tolist() == [[1]]
     assert plan.mask_ids.tolist() == [[2, 3]]
+    assert plan.hidden_ids.tolist() == [[2, 3, 0]]
     assert plan.mask.tolist() == [[False, False, True, True]]
     assert plan.restore_ids.tolist() == [[3, 0, 1, 2]]
 

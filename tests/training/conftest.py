@@ -27,6 +27,8 @@ from edgemim.training.loop.fit import Fitted, fit
 from edgemim.training.pretrain import pretrain
 from edgemim.training.settings.augmentation import AugmentationSettings
 from edgemim.training.settings.run import RunSettings
+from tests.data.conftest import encode  # noqa: F401  (a fixture)
+from tests.data.streams.conftest import write_parquet, write_tar  # noqa: F401  (fixtures)
 
 # Dropout and drop path on: a resumed run has to draw the same numbers.
 BACKBONE = {

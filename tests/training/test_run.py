@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgemim.errors import OutputError, TrainingError
+from edgemim.training import run as module
+from edgemim.training.loop.launch import Launch
+from edgemim.training.loop.processes import Team
 from edgemim.training.run import identity, is_finished, run_folder
 from edgemim.training.settings.run import RunSettings
 
@@ -112,7 +116,50 @@ def test_other_images_under_the_same_name_are_not_resumed_on(tmp_path: Path, run
         pass
 
 
+def test_a_run_may_be_resumed_by_other_processes_that_divide_a_batch_equally(run_settings: MakeSettings) -> None:
+    def parts(count: int, accumulate: int) -> dict[str, Any]:
+        return identity(run_settings(training={"accumulate": accumulate}), "aaaa", Team(launch=Launch(count=count)))
+
+    assert parts(4, 1) == parts(2, 2) == parts(1, 4)
+    assert parts(4, 1) != parts(2, 1)
+
+
 def test_a_run_may_be_resumed_with_other_workers(run_settings: MakeSettings) -> None:
     values = identity(run_settings(), "aaaa")
     assert "workers" not in values["training"]
     assert "batch_size" in values["training"]
+
+
+@pytest.mark.parametrize("removed", range(6))
+def test_a_kill_while_an_old_run_is_cleared_leaves_a_folder_that_can_be_cleared(
+    tmp_path: Path, run_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    out = tmp_path / "out"
+    with run_folder(out, run_settings(), resume=False, overwrite=False) as run:
+        for name in ("kept/a", "best/b", f"last/step-000000001-{'0' * 16}.ckpt", "model.safetensors", "manifest.json"):
+            (run / name).parent.mkdir(exist_ok=True)
+            (run / name).write_text("old")
+    left = [removed]
+
+    def killed_after(remove: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **options: Any) -> None:
+            if str(arguments[0]).startswith(str(out)):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            remove(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_after(Path.unlink))
+        patch.setattr(module.shutil, "rmtree", killed_after(module.shutil.rmtree))
+        with (
+            pytest.raises(KeyboardInterrupt),
+            run_folder(out, run_settings(seed=1), resume=False, overwrite=True),
+        ):
+            pass
+    # A state of the old run never lies there without the settings that it belongs to.
+    assert (out / "last" / "settings.json").is_file() or not list((out / "last").glob("*.ckpt"))
+    with run_folder(out, run_settings(seed=1), resume=False, overwrite=True) as run:
+        assert [p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()] == ["last/settings.json"]

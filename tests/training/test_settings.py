@@ -27,9 +27,11 @@ from edgemim.training.settings.training import TrainingSettings
         ({"layer_decay": 1.1}, r"training\.layer_decay"),
         ({"label_smoothing": 1.0}, r"training\.label_smoothing must lie in \[0, 1\); got 1"),
         ({"betas": (0.9, 1.0)}, r"training\.betas must lie in \[0, 1\)"),
+        ({"workers": -2}, r"training\.workers must be -1 \(as many as pay\) or more; got -2"),
+        ({"max_unreadable": 1.0}, r"training\.max_unreadable must lie in \[0, 1\); got 1"),
         *[
             ({name: -1}, rf"training\.{name} must not be negative; got -1")
-            for name in ("base_lr", "lr_batch", "min_lr", "weight_decay", "clip_grad", "workers", "save_minutes")
+            for name in ("base_lr", "lr_batch", "min_lr", "weight_decay", "clip_grad", "save_minutes")
         ],
         ({"picture_steps": -1}, r"training\.picture_steps must not be negative; got -1"),
         ({"precision": "fp16"}, r"'training\.precision' must be one of 'fp32', 'bf16', 'fastest'; got 'fp16'"),

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
@@ -13,6 +15,7 @@ from edgemim.models.adapters.base import QKV, BackboneAdapter, Features, check_d
 from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import VISIBLE, MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
+from edgemim.models.sharding import gathered
 
 
 class ViTAdapter(BackboneAdapter):
@@ -68,15 +71,17 @@ class ViTAdapter(BackboneAdapter):
             block = self.vit.blocks[index]
             if index in qkv:
                 if stop_early and index == last and index not in taps:
-                    attended[index] = _split(block.attn, block.attn.qkv(block.norm1(x)))
+                    with gathered(block):
+                        attended[index] = _split(block.attn, block.attn.qkv(block.norm1(x)))
                     break
                 joint: list[Tensor] = []
                 handle = block.attn.qkv.register_forward_hook(lambda m, i, out, seen=joint: seen.append(out))
                 try:
-                    x = block(x)
+                    x = block._call_impl(x)  # the plain form: a compiled block would not see the hook
                 finally:
                     handle.remove()
-                attended[index] = _split(block.attn, joint[-1])
+                with gathered(block):
+                    attended[index] = _split(block.attn, joint[-1])
             else:
                 x = block(x)
             if index in taps:
@@ -87,8 +92,13 @@ class ViTAdapter(BackboneAdapter):
         return int(self.vit.blocks[block].attn.num_heads)
 
     def _embed(self, images: Tensor, plan: MaskPlan | None, mode: str, mask_token: Tensor | None) -> Tensor:
-        patches = self.vit.patch_embed(images)
         prefix_positions, positions = self._positions()
+        if mode == "visible" and _projects_patches(self.vit.patch_embed):
+            assert plan is not None
+            patches = _embed_patches(self.vit.patch_embed, images, plan.keep_ids)
+            patches = patches if positions is None else patches + F.embedding(plan.keep_ids, positions[0])
+            return self._with_prefix(patches, prefix_positions)
+        patches = self.vit.patch_embed(images)
         if mode == "mask_token":
             assert plan is not None
             assert mask_token is not None
@@ -98,6 +108,9 @@ class ViTAdapter(BackboneAdapter):
         if mode == "visible":
             assert plan is not None
             patches = gather_tokens(patches, plan.keep_ids)
+        return self._with_prefix(patches, prefix_positions)
+
+    def _with_prefix(self, patches: Tensor, prefix_positions: Tensor | None) -> Tensor:
         prefix = self._prefix(prefix_positions, patches)
         embedded: Tensor = self.vit.norm_pre(self.vit.pos_drop(torch.cat([prefix, patches], dim=1)))
         return embedded
@@ -150,6 +163,25 @@ class ViTAdapter(BackboneAdapter):
     def _computed_positions(self) -> Tensor:
         prefix = 0 if self.vit.no_embed_class else self.num_prefix
         return sincos_positions(self.width, self.grid, prefix)[None]
+
+
+def _projects_patches(embed: Any) -> bool:
+    """Whether a patch's embedding is a linear function of its own pixels, and nothing but a norm follows."""
+    if type(embed) is not PatchEmbed or type(embed.proj) is not nn.Conv2d:
+        return False
+    proj = embed.proj
+    cuts = proj.kernel_size == proj.stride == tuple(embed.patch_size) and proj.padding == (0, 0)
+    whole = proj.dilation == (1, 1) and proj.groups == 1
+    return bool(cuts and whole and embed.flatten and not embed.dynamic_img_pad)
+
+
+def _embed_patches(embed: Any, images: Tensor, ids: Tensor) -> Tensor:
+    """[B, K, D]: the embeddings of the patches `ids` (int64 [B, K]) of [B, 3, H, W], and of no other."""
+    (h, w), (rows, columns) = embed.patch_size, embed.grid_size
+    pixels = images.reshape(len(images), -1, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5)
+    pixels = gather_tokens(pixels.reshape(len(images), rows * columns, -1), ids)
+    patches: Tensor = embed.norm(F.linear(pixels, embed.proj.weight.flatten(1), embed.proj.bias))
+    return patches
 
 
 def _split(attention: Any, joint: Tensor) -> QKV:

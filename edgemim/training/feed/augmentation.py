@@ -1,4 +1,4 @@
-"""Random crop, flip and colour jitter of one image, a pure function of (seed, epoch, image index).
+"""Random crop, flip and colour jitter, a pure function of (seed, epoch, image index).
 
 Source: the crop is Szegedy et al., "Going Deeper with Convolutions", 2014, arXiv:1409.4842, as used by
 He et al., arXiv:2111.06377, appendix A (RandomResizedCrop and horizontal flip, nothing else).
@@ -6,26 +6,24 @@ He et al., arXiv:2111.06377, appendix A (RandomResizedCrop and horizontal flip, 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from edgemim.preprocess import Pixels
+from edgemim.training.feed.batched import cropped, jittered
+from edgemim.training.feed.draws import Crops, Shapes, draw_crops
+from edgemim.training.feed.order import Place
 from edgemim.training.settings.augmentation import AugmentationSettings
-
-_ATTEMPTS = 10
-# Its numbers are apart from the crop's, so that the crops of a run are the same with and without it.
-_JITTER = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Crops an image at random to `size`, flips it and changes its colours.
+    """Crops images at random to `size`, flips them and changes their colours.
 
     Args:
         size: Height and width of the result.
@@ -38,42 +36,33 @@ class Augmentation:
     seed: int
 
     def __call__(self, pixels: Pixels, epoch: int, index: int) -> Tensor:
-        """uint8 [h, w, 3] to uint8 [3, H, W]."""
-        return self.jitter(self.crop(pixels, epoch, index), epoch, index)
+        """One image as an epoch shows it: uint8 [h, w, 3] to uint8 [3, H, W]."""
+        crops = self.draw([(epoch, index)], [pixels.shape[:2]])
+        return self.colours(self.crop_each([pixels], crops), crops)["images"][0]
 
-    def crop(self, pixels: Pixels, epoch: int, index: int) -> Tensor:
-        """The crop, flipped or not, in its own colours: uint8 [h, w, 3] to uint8 [3, H, W]."""
-        rng = np.random.default_rng((self.seed, epoch, index))
-        top, left, height, width = self._box(rng, pixels.shape[0], pixels.shape[1])
-        image = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
-        image = image.permute(2, 0, 1)
+    def draw(self, places: Sequence[Place], shapes: Shapes) -> Crops:
+        """What happens to the images of these (epoch, index) places, whose heights and widths are `shapes`."""
+        return draw_crops(self.settings, self.size, self.seed, places, shapes)
+
+    def crop_each(self, images: Sequence[Pixels], crops: Crops) -> Tensor:
+        """Crops of images of any sizes, one after the other: uint8 [h, w, 3] each to uint8 [B, 3, H, W]."""
+        each = zip(images, crops.boxes.tolist(), crops.mirrored.tolist(), strict=True)
+        return torch.stack([self._crop(pixels, box, mirrored) for pixels, box, mirrored in each])
+
+    def crop_together(self, pixels: Tensor, crops: Crops) -> Tensor:
+        """Crops of images of one size, on their device: uint8 [B, h, w, 3] to uint8 [B, 3, H, W]."""
+        return cropped(pixels, crops, self.size)
+
+    def colours(self, plain: Tensor, crops: Crops) -> dict[str, Tensor]:
+        """`images`, the crops [B, 3, H, W] in their new colours; and `plain`, the old ones, if a teacher sees those."""
+        if not self.settings.colour_jitter:
+            return {"images": plain}
+        images = {"images": jittered(plain, crops.factors)}
+        return images if self.settings.jitter_teacher else images | {"plain": plain}
+
+    def _crop(self, pixels: Pixels, box: Sequence[int], mirrored: bool) -> Tensor:
+        top, left, height, width = box
+        image = torch.from_numpy(pixels[top : top + height, left : left + width].copy()).permute(2, 0, 1)
         if (height, width) != self.size:
             image = functional.resize(image, list(self.size), InterpolationMode.BICUBIC, antialias=True)
-        if self.settings.flip and rng.random() < 0.5:
-            image = functional.horizontal_flip(image)
-        return image
-
-    def jitter(self, image: Tensor, epoch: int, index: int) -> Tensor:
-        """Other brightness, then contrast, then saturation (He et al. use none; Ren et al., arXiv:2301.01296, do)."""
-        strength = self.settings.colour_jitter
-        if not strength:
-            return image
-        rng = np.random.default_rng((self.seed, epoch, index, _JITTER))
-        brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3)
-        image = functional.adjust_brightness(image, brightness)
-        image = functional.adjust_contrast(image, contrast)
-        jittered: Tensor = functional.adjust_saturation(image, saturation)
-        return jittered
-
-    def _box(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop: random area, log-uniform aspect; the centre after ten misses."""
-        wanted = self.size[1] / self.size[0]
-        spread = math.log(self.settings.max_aspect)
-        for _ in range(_ATTEMPTS):
-            area = height * width * rng.uniform(self.settings.min_scale, self.settings.max_scale)
-            aspect = wanted * math.exp(rng.uniform(-spread, spread))
-            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < w <= width and 0 < h <= height:
-                return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-        h, w = min(height, max(1, round(width / wanted))), min(width, max(1, round(height * wanted)))
-        return (height - h) // 2, (width - w) // 2, h, w
+        return functional.horizontal_flip(image) if mirrored else image

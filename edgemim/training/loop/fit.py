@@ -21,16 +21,28 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from edgemim.errors import DataError
+from edgemim.models.sharding import shard
+from edgemim.models.teachers import Teacher
 from edgemim.preprocess import Preprocess
-from edgemim.training.feed.images import AugmentedImages, loader
-from edgemim.training.feed.order import BatchOrder
+from edgemim.training.feed.images import AugmentedImages, Feed, loader, workers_for
+from edgemim.training.feed.resident import DrawnImages, resident_on
+from edgemim.training.feed.streamed import order_of, workers_of
+from edgemim.training.loop.averaging import WeightAverage
+from edgemim.training.loop.compilation import Work, compiled
+from edgemim.training.loop.devices import Told, devices_of, tell_less
+from edgemim.training.loop.memory import kept_memory
 from edgemim.training.loop.module import TrainingModule
 from edgemim.training.loop.parts import Parts
 from edgemim.training.loop.precision import lightning_precision
+from edgemim.training.loop.processes import ALONE, Team
+from edgemim.training.loop.unused import unused_parameters
+from edgemim.training.saving.fitting import refuse_misfit
+from edgemim.training.saving.retention import Retention
 from edgemim.training.saving.save import SaveState
 from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
 from edgemim.training.settings.run import RunSettings
 from edgemim.training.shown.progress import ProgressCallback
+from edgemim.training.shown.say import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,8 @@ class Fitted:
         seconds: That this process trained.
         images_per_second: In this process.
         loss: At the last logged step; None where this process found every step done.
+        data_wait: Share of the time that was spent waiting for images, in [0, 1].
+        unreadable: Images that could not be read and were skipped.
         device: Where it ran.
         precision: Lightning's name of the arithmetic.
         untrained: Parameters that never got a gradient.
@@ -56,6 +70,8 @@ class Fitted:
     device: str
     precision: str
     untrained: tuple[str, ...] = ()
+    data_wait: float = 0.0
+    unreadable: int = 0
 
 
 def fit(
@@ -68,6 +84,7 @@ def fit(
     title: str,
     resume: bool = False,
     callbacks: Sequence[L.Callback] = (),
+    team: Team = ALONE,
 ) -> Fitted:
     """Train `method` to the end of its run.
 
@@ -79,9 +96,11 @@ def fit(
         run: Folder for the state and the logs.
         title: Name of the run for progress.
         resume: Go on from the newest state in `run/last`, where there is one.
-        callbacks: Beside progress and saving.
+        callbacks: Beside progress and saving; of every process.
+        team: The processes of the run. All of them call this; the first alone writes and speaks.
 
     Raises:
+        ConfigError: The batch cannot be divided among them.
         DataError: There are fewer images than one batch takes.
         TrainingError: The loss is not finite.
         Interrupted, Preempted: A signal stopped the run; its state is saved.
@@ -89,52 +108,80 @@ def fit(
     training = settings.training
     check_batch(settings, len(images))
     steps = training.total_steps(len(images))
-    state = newest_state(run) if resume else None
+    state = _state(run, team) if resume else None
     start = state[1] if state else 0
-    parts = Parts.of(rank=0, processes=1, accumulate=training.accumulate)
-    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed, parts=parts)
-    order = BatchOrder(
-        images=len(images),
-        batch_size=training.batch_size,
-        steps=steps,
-        seed=settings.seed,
-        start_step=start,
-        parts=parts,
-    )
+    parts = Parts.of(rank=team.rank, processes=team.count, accumulate=training.accumulate)
+    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed, parts=parts, team=team)
+    if team.count > 1:
+        tell_less(module, unused_parameters(module, images))
+    if training.shard_teacher:
+        _shard_teacher(method, team)
+    order = order_of(images.decoded.source, settings, steps=steps, start_step=start, parts=parts)
     progress = ProgressCallback(title, training.batch_size)
-    precision = lightning_precision(training.precision)
+    precision = team.of_first(lambda: lightning_precision(training.precision))
+    average = [WeightAverage(training.ema)] if training.ema else []
+    retention = Retention(run, training.save_every, training.save_keep)
     with _quiet():
         trainer = L.Trainer(
             max_steps=steps,
             max_epochs=1,
-            accelerator="auto",
-            devices=1,
+            **devices_of(team),
             precision=precision,
             gradient_clip_val=training.clip_grad or None,
             accumulate_grad_batches=len(parts.mine),
             deterministic=settings.deterministic,
-            callbacks=[progress, *callbacks, SaveState(run, training.save_minutes)],
-            logger=_loggers(run, start),
-            plugins=[VerifiedCheckpointIO()],
+            callbacks=[
+                *average,
+                *([progress] if team.first else []),
+                *callbacks,
+                SaveState(run, training.save_minutes, retention, team),
+            ],
+            logger=_loggers(run, start) if team.first else False,
+            plugins=[VerifiedCheckpointIO(training.save_keep), Told(team)],
+            profiler=module.pace,
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        device = trainer.strategy.root_device
+        module.resident = resident_on(device, images)
+        feed: Feed = images if module.resident is None else DrawnImages(images)
+        workers = workers_for(training.workers, feed, device, cores=team.launch.cores)
+        workers = workers_of(order, training.workers, workers)
+        images.decoded.unreadable.keep_in(run)
         started = time.monotonic()
         if start < steps:
-            with _interrupts():
+            work = Work(
+                device=device,
+                precision=precision,
+                size=contract.size,
+                steps=steps,
+                images=steps * training.batch_size // team.count,
+            )
+            compiles = compiled(method, training.compile, work, aloud=team.first)
+            with _interrupts(), kept_memory(device), compiles:
                 trainer.fit(
                     module,
-                    loader(images, order, workers=training.workers),
+                    loader(feed, order, workers=workers),
                     ckpt_path=str(state[0]) if state else None,
                     weights_only=True,
                 )
         else:
             assert state is not None
             saved = VerifiedCheckpointIO().load_checkpoint(state[0])
+            refuse_misfit(saved, method, training)
             module.load_state_dict(saved["state_dict"], strict=False)
             module.untrained = tuple(saved.get("untrained", ()))
+            for each in average:
+                each.take_from(saved)
+            if team.first:
+                retention.restore(saved["callbacks"].get(SaveState.__name__, {}))
+                retention.keep(start)
+        for each in average:
+            each.put_into(module)
+    if team.first and (skipped := images.decoded.unreadable.summary()) is not None:
+        say(skipped)
     return Fitted(
         steps=steps,
         resumed_from=start,
@@ -144,7 +191,28 @@ def fit(
         device=str(trainer.strategy.root_device),
         precision=precision,
         untrained=module.untrained or (),
+        data_wait=module.pace.data_wait,
+        unreadable=len(images.decoded.unreadable),
     )
+
+
+def _state(run: Path, team: Team) -> tuple[Path, int] | None:
+    """The state to go on from, as the first process finds it: the others must not take another one."""
+
+    def find() -> tuple[str, int] | None:
+        found = newest_state(run)
+        return None if found is None else (str(found[0]), found[1])
+
+    found = team.of_first(find)
+    return None if found is None else (Path(found[0]), found[1])
+
+
+def _shard_teacher(method: torch.nn.Module, team: Team) -> None:
+    teacher = getattr(method, "teacher", None)
+    if team.device is None or not isinstance(teacher, Teacher):
+        return
+    if any(True for _ in teacher.parameters()):  # none where what it saw was stored
+        shard(teacher, team.device)
 
 
 def check_batch(settings: RunSettings, images: int) -> None:

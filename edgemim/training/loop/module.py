@@ -12,16 +12,26 @@ from edgemim.errors import TrainingError
 from edgemim.methods._base import Batch, Step
 from edgemim.preprocess import Preprocess
 from edgemim.training.feed.images import Raw
-from edgemim.training.loop.optimiser import build_optimiser, learning_rate_factor
+from edgemim.training.feed.resident import Resident
+from edgemim.training.loop.divergence import LossWatch
+from edgemim.training.loop.optimiser import build_optimiser, learning_rate_factor, parameter_groups
+from edgemim.training.loop.pace import Pace
 from edgemim.training.loop.parts import Parts
+from edgemim.training.loop.processes import ALONE, Team
 from edgemim.training.loop.seeding import step_seed
 from edgemim.training.loop.step_mean import StepMean
 from edgemim.training.loop.watch import FiniteWatch
+from edgemim.training.saving.fitting import refuse_misfit
 from edgemim.training.settings.training import TrainingSettings
+from edgemim.training.teacher_cache.rows import taught_in
 from edgemim.training.untrained import without_gradient
 
 _LOG_EVERY = 10
 _TEACHER = "method.teacher."
+_CALM = (
+    "the states from before it rose are kept: lower training.base_lr or set training.clip_grad, and go on with "
+    "--resume --accept-changes; where such a loss is right, set training.diverged_at=0"
+)
 _CURE = "lower training.base_lr, set training.clip_grad or training.precision=fp32, and start anew with --overwrite"
 
 
@@ -35,6 +45,14 @@ class TrainingModule(L.LightningModule):
         steps: Of the whole run.
         seed: Of the run; part and step are mixed in.
         parts: Of each batch, and which of them come here.
+        team: The processes of the run; what is logged is their mean.
+
+    Attributes:
+        metrics: Of the last step that was logged.
+        untrained: Parameters that have had no gradient so far.
+        resident: The training images, where they lie on the device and a batch has only what was drawn for it.
+        measures: Whether the quality of the weights is measured on the way.
+        measured: What it was, by step; the last one alone.
     """
 
     mean: Tensor
@@ -49,6 +67,7 @@ class TrainingModule(L.LightningModule):
         steps: int,
         seed: int,
         parts: Parts | None = None,
+        team: Team = ALONE,
     ) -> None:
         super().__init__()
         self.method = method
@@ -56,8 +75,15 @@ class TrainingModule(L.LightningModule):
         self.steps = steps
         self.seed = seed
         self.parts = parts or Parts()
+        self.team = team
         self.metrics: dict[str, float] = {}
         self.untrained: tuple[str, ...] | None = None
+        self.resident: Resident | None = None
+        self.pace = Pace(settings.batch_size)
+        self.losses = LossWatch(settings.diverged_at)
+        self.measures = False
+        self.measured: dict[int, float] = {}
+        self._seen: dict[str, Tensor] = {}
         self._watch = FiniteWatch()
         self._mean = StepMean()
         self.register_buffer("mean", torch.tensor(contract.mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -65,6 +91,8 @@ class TrainingModule(L.LightningModule):
 
     def batch(self, raw: Raw) -> Batch:
         """A raw batch as the method takes it: float32 images, normalised."""
+        if self.resident is not None and "images" not in raw:
+            raw = self.resident(raw)
         images, plain = self._normalised(raw["images"]), raw.get("plain")
         return Batch(
             images,
@@ -72,6 +100,7 @@ class TrainingModule(L.LightningModule):
             raw.get("index"),
             epoch_share=self.global_step / self.steps,
             plain=None if plain is None else self._normalised(plain),
+            taught=taught_in(raw),
         )
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -94,7 +123,7 @@ class TrainingModule(L.LightningModule):
         if self.parts.ends_step(batch_idx):
             means = self._mean.take()
             if self.global_step % _LOG_EVERY == 0 or self.global_step == self.steps - 1:
-                self._log(means)
+                self._seen = means
         return step.loss
 
     def on_after_backward(self) -> None:
@@ -103,18 +132,46 @@ class TrainingModule(L.LightningModule):
             now = without_gradient(self.method)
             self.untrained = now if self.untrained is None else tuple(n for n in now if n in self.untrained)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # After the last part of a step, before clipping: the only place where a step's own gradient is whole.
+        if self._seen:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._log({**self._seen, "gradient_norm": torch.nn.utils.get_total_norm(gradients)})
+            self._seen = {}
+
     def _log(self, values: dict[str, Tensor]) -> None:
         self._refuse_not_finite()
-        self.metrics = {name: float(value) for name, value in values.items()}
+        self.metrics = {name: float(value) for name, value in self.team.mean(values).items()}
         self.metrics["lr"] = self.optimizers().param_groups[-1]["lr"]
+        self.metrics |= self.pace.take(self.global_step)
         for logger in self.loggers:
             logger.log_metrics(self.metrics, step=self.global_step)
+        wrong = self.losses.see(self.metrics)
+        if wrong is not None:
+            raise TrainingError(f"{wrong}, at step {self.global_step}; {_CALM}")
 
     def _refuse_not_finite(self) -> None:
-        found = self._watch.first()
-        if found is not None:
-            name, value, step = found
+        found = [first for first in self.team.gather(self._watch.first()) if first is not None]
+        if found:
+            name, value, step = min(found, key=lambda first: first[2])  # the others got theirs from that one
             raise TrainingError(f"{name} is {value} at step {step}; {_CURE}")
+
+    def on_train_start(self) -> None:
+        self.pace.begin(self.global_step)
+        if self.global_step:
+            self._apply_settings()
+
+    def _apply_settings(self) -> None:
+        """Let the settings decide what the saved optimiser and schedule brought along.
+
+        Where nothing was changed these are the very numbers that were saved.
+        """
+        factor = learning_rate_factor(self.settings, self.steps)(self.global_step)
+        fresh = parameter_groups(self.method, self.settings)
+        for group, new in zip(self.optimizers().param_groups, fresh, strict=True):
+            group["weight_decay"], group["betas"] = new["weight_decay"], self.settings.betas
+            group["initial_lr"], group["lr"] = new["lr"], new["lr"] * factor
+        self.lr_schedulers().base_lrs = [group["lr"] for group in fresh]
 
     def configure_optimizers(self) -> Any:
         optimiser = build_optimiser(self.method, self.settings)
@@ -130,8 +187,13 @@ class TrainingModule(L.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(_TEACHER)}
         checkpoint["untrained"] = list(self.untrained or ())
+        checkpoint["losses"] = self.losses.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_misfit(checkpoint, self.method, self.settings)
+        self.parts.recount(checkpoint)
+        if "losses" in checkpoint:
+            self.losses.restore(checkpoint["losses"])
         if "untrained" in checkpoint:
             self.untrained = tuple(checkpoint["untrained"])
         # The teacher is frozen and is not saved with the run; Lightning wants every tensor all the same.

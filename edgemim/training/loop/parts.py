@@ -7,6 +7,7 @@ of a single process that accumulates over two parts, differ in nothing but the o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 
@@ -47,6 +48,19 @@ class Parts:
     def of_batch(self, batch_idx: int) -> int:
         """Which part the `batch_idx`-th batch of this process is."""
         return self.mine[batch_idx % len(self.mine)]
+
+    def recount(self, checkpoint: dict[str, Any]) -> None:
+        """Turn the batches that a saved state of Lightning has counted, those of the process that saved it, into mine.
+
+        Args:
+            checkpoint: After a whole step; changed in place.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches = checkpoint["global_step"] * len(self.mine)
+        for counts in (progress["total"], progress["current"]):
+            # The last batch was not over when the state was saved at its end.
+            unfinished = counts["ready"] - counts["completed"]
+            counts |= {"ready": batches, "started": batches, "processed": batches, "completed": batches - unfinished}
 
     def ends_step(self, batch_idx: int) -> bool:
         """Whether the optimiser has taken its step when the `batch_idx`-th batch is done."""

@@ -1,4 +1,4 @@
-"""Pictures of what a method makes of a few images, drawn as a run goes on."""
+"""Pictures of what a method hides of a few images and makes of them, drawn as a run goes on."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from edgemim.methods._base import Batch, Method
 from edgemim.preprocess import Preprocess
+from edgemim.training.feed.images import Raw
 from edgemim.training.loop.module import TrainingModule
 from edgemim.training.loop.parts import ends_step
-from edgemim.training.shown.pictures import reconstruction_grid, save_picture
+from edgemim.training.shown.pictures import draw, save_picture
 
 
 class DrawReconstructions(L.Callback):
-    """Writes `reconstructions/step-<n>.png` as training goes.
+    """Writes `reconstructions/step-<n>.png`, or `masks/step-<n>.png`, as training goes.
 
     Args:
         run: Folder of the run.
-        images: uint8 [B, 3, H, W] to show.
+        shown: Their uint8 `images`, [B, 3, H, W], and what else a batch may have.
         contract: Of the student.
         every: Steps between two pictures.
     """
 
-    def __init__(self, run: Path, images: torch.Tensor, contract: Preprocess, every: int) -> None:
+    def __init__(self, run: Path, shown: Raw, contract: Preprocess, every: int) -> None:
         self.run = run
-        self.images = images
+        self.shown = shown
         self.contract = contract
         self.every = every
 
@@ -40,7 +40,9 @@ class DrawReconstructions(L.Callback):
         assert isinstance(pl_module, TrainingModule)
         method = pl_module.method
         assert isinstance(method, Method)
-        shown: Batch = pl_module.batch({"images": self.images.to(pl_module.device)})
-        picture = reconstruction_grid(method, shown, self.contract)
-        if picture is not None:
-            save_picture(picture, self.run / "reconstructions" / f"step-{step:09d}.png")
+        shown: Batch = pl_module.batch({name: value.to(pl_module.device) for name, value in self.shown.items()})
+        # Every process draws, since a teacher that is spread over them has to be run by all; the first one saves.
+        drawn = draw(method, shown, self.contract)
+        if drawn is not None and trainer.is_global_zero:
+            kind, picture = drawn
+            save_picture(picture, self.run / kind / f"step-{step:09d}.png")

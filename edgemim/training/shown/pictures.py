@@ -21,30 +21,33 @@ _SMALLEST = 96
 
 
 @torch.no_grad()
-def reconstruction_grid(method: Method, batch: Batch, contract: Preprocess, *, seed: int = 0) -> Image.Image | None:
-    """Three rows for a few images: the image, its visible patches, and the visible patches with the prediction.
+def draw(method: Method, batch: Batch, contract: Preprocess, *, seed: int = 0) -> tuple[str, Image.Image] | None:
+    """Rows for a few images: the image, its visible patches, and the visible patches with the prediction.
 
     Args:
-        method: Reconstructs; None is returned where it does not.
+        method: Of the run.
         batch: The images to show, on the method's device.
         contract: Whose mean and std turn them back into colours.
         seed: Of the mask, so that every picture of a run hides the same patches.
+
+    Returns:
+        `reconstructions` and the three rows; `masks` and two of them where the method predicts no pixels; None where
+        it hides nothing.
     """
     if not method.masks:
         return None
     rng = torch.Generator(device=batch.images.device).manual_seed(seed)
-    signals = look(method.teacher, batch, method.masking).signals if method.masking.needs else {}
+    signals = look(method.teacher, batch, method.asked).signals if method.masking.needs else {}
     plan = method.draw(batch, rng, signals)
     training = method.training
     method.eval()
     predicted = method.reconstruct(batch, plan)
     method.train(training)
-    if predicted is None:
-        return None
     shown = _hide(batch.images, plan, method.adapter.patch_size)
-    mixed = torch.where(torch.isnan(shown), predicted, shown)
-    rows = [_colours(t, contract) for t in (batch.images, shown, mixed)]
-    return _tile(rows)
+    rows = [batch.images, shown]
+    if predicted is not None:
+        rows.append(torch.where(torch.isnan(shown), predicted, shown))
+    return "masks" if predicted is None else "reconstructions", _tile([_colours(row, contract) for row in rows])
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

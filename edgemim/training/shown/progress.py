@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -12,10 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from edgemim.training.loop.parts import ends_step
 
 _LINES = 4
+_SECONDS = 600.0
 
 
 class ProgressCallback(L.Callback):
-    """Steps, images/s, loss and the time left.
+    """Steps, images/s, loss, gradient norm, data wait, k-NN accuracy where it is measured, and the time left.
+
+    Where there is no terminal, a line comes at every quarter of the run and after ten minutes without one.
 
     Args:
         title: Name of the run.
@@ -29,12 +34,13 @@ class ProgressCallback(L.Callback):
         self.console = console or Console(stderr=True)
         self.images_per_second = 0.0
         self._started = 0.0
+        self._told = 0.0
         self._first_step = 0
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         self._first_step = trainer.global_step
         if self.console.is_terminal:
             columns = (
@@ -54,12 +60,16 @@ class ProgressCallback(L.Callback):
         if not ends_step(trainer, batch_idx):
             return
         done = trainer.global_step - self._first_step
-        self.images_per_second = done * self.batch_size / max(1e-9, time.monotonic() - self._started)
+        now = time.monotonic()
+        self.images_per_second = done * self.batch_size / max(1e-9, now - self._started)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=trainer.global_step, numbers=self._numbers(pl_module))
-        elif _is_milestone(trainer.global_step, int(trainer.max_steps)):
+        elif _is_milestone(trainer.global_step, int(trainer.max_steps)) or now - self._told > _SECONDS:
+            self._told = now
             share = f"{trainer.global_step}/{trainer.max_steps}"
-            self.console.print(f"{self.title} {share} {self._numbers(pl_module)}", highlight=False)
+            left = timedelta(seconds=round((trainer.max_steps - trainer.global_step) * (now - self._started) / done))
+            line = f"{self.title} {share} {self._numbers(pl_module)}, {left} left"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()
@@ -74,7 +84,10 @@ class ProgressCallback(L.Callback):
 
     def _numbers(self, module: L.LightningModule) -> str:
         metrics: dict[str, float] = module.metrics
-        return f"{self.images_per_second:.0f} images/s loss {metrics.get('loss', float('nan')):.4f}"
+        said = f"{self.images_per_second:.0f} images/s loss {metrics.get('loss', math.nan):.4f}"
+        if "gradient_norm" in metrics:
+            said += f", gradient {metrics['gradient_norm']:.3g}, data wait {metrics['data_wait']:.0%}"
+        return said + "".join(f", k-NN {top1:.3f}" for top1 in module.measured.values())
 
 
 def _is_milestone(step: int, steps: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
@@ -72,6 +73,36 @@ def test_all_patches_visible_is_the_full_mode(make_model: MakeModel, images: Ten
     everything = MaskPlan(torch.zeros(3, 16, dtype=torch.int8), (4, 4))
     visible = adapter.forward(images, everything, mode="visible").tokens
     torch.testing.assert_close(visible, adapter.forward(images).tokens, rtol=1e-5, atol=1e-5)
+
+
+class OtherEmbedding(PatchEmbed):
+    """As timm's, but of a type that could do anything."""
+
+
+@pytest.mark.parametrize("kind", ["a norm behind it", "another type", "overlapping patches"])
+def test_an_embedding_of_another_kind_gives_what_it_gives_in_the_full_mode(
+    make_model: MakeModel, images: Tensor, kind: str
+) -> None:
+    model: Any = make_model()
+    if kind == "a norm behind it":
+        model.patch_embed.norm = nn.LayerNorm(32)
+    elif kind == "another type":
+        model.patch_embed.__class__ = OtherEmbedding
+    else:
+        model.patch_embed.proj = nn.Conv2d(3, 32, 12, stride=8, padding=2)
+    adapter, everything = adapt(model), MaskPlan(torch.zeros(3, 16, dtype=torch.int8), (4, 4))
+    visible = adapter.forward(images, everything, mode="visible").tokens
+    torch.testing.assert_close(visible, adapter.forward(images).tokens, rtol=1e-5, atol=1e-5)
+
+
+def test_patches_that_are_not_seen_are_not_embedded(make_model: MakeModel, images: Tensor) -> None:
+    model, plan = make_model(), plan_of()
+    projected: list[int] = []
+    model.patch_embed.proj.register_forward_hook(lambda *_: projected.append(1))  # type: ignore[union-attr,operator]
+    adapt(model).forward(images, plan, mode="visible")
+    assert not projected
+    adapt(model).forward(images, plan)
+    assert projected
 
 
 @pytest.mark.parametrize(

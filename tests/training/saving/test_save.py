@@ -1,4 +1,4 @@
-"""Stopping on a signal, saving, and drawing as a run goes."""
+"""Stopping on a signal, and saving as a run goes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from typing import Any
 
 import lightning as L
 import pytest
-import torch
-from PIL import Image
 
 from edgemim.errors import Preempted
 from edgemim.methods._base import Method
-from edgemim.preprocess import Preprocess
 from edgemim.training.loop.fit import Fitted, fit
 from edgemim.training.saving.save import Interrupted
 from edgemim.training.saving.state import LAST, VerifiedCheckpointIO, newest_state
 from edgemim.training.settings.run import RunSettings
-from edgemim.training.shown.drawing import DrawReconstructions
 
 STEPS = 6
 Train = Callable[..., Fitted]
@@ -91,28 +87,6 @@ def test_states_are_saved_as_time_goes_and_at_the_end(
 
     assert steps(60.0, "seldom") == [4]
     assert steps(0.0, "often") == [3, 4]
-
-
-def test_pictures_are_drawn_as_the_run_goes_and_at_its_end(
-    augmented: Callable[..., Any],
-    make_mae: MakeMAE,
-    settings: RunSettings,
-    contract: Preprocess,
-    tmp_path: Path,
-) -> None:
-    shown = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    draw: list[L.Callback] = [DrawReconstructions(tmp_path, shown, contract, every=4)]
-    drawn = make_mae()
-    fit(drawn, augmented(24), settings, contract, run=tmp_path, title="test", callbacks=draw)
-    files = sorted((tmp_path / "reconstructions").iterdir())
-    assert [f.name for f in files] == ["step-000000004.png", "step-000000006.png"]
-    with Image.open(files[0]) as picture:
-        assert picture.width > 4 * 16
-    # Drawing takes no random number of the run's, and leaves dropout on.
-    plain = make_mae()
-    fit(plain, augmented(24), settings, contract, run=tmp_path / "plain", title="test")
-    assert drawn.training
-    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), plain.parameters(), strict=True))
 
 
 SCRIPT = """

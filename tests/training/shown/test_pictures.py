@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgemim.methods._base import Batch, Method
 from edgemim.preprocess import Preprocess
-from edgemim.training.shown.pictures import reconstruction_grid, save_picture
+from edgemim.training.shown.pictures import draw, save_picture
 
 GAP = 2
 FACTOR = 6  # images of 16 pixels are shown at 96
@@ -35,9 +35,11 @@ def tile(sheet: Image.Image, row: int, column: int) -> npt.NDArray[np.uint8]:
 
 
 def grid(method: Method, pixels: npt.NDArray[np.uint8], contract: Preprocess, seed: int = 0) -> Image.Image:
-    found = reconstruction_grid(method, Batch(torch.from_numpy(contract.normalise(pixels))), contract, seed=seed)
-    assert found is not None
-    return found
+    drawn = draw(method, Batch(torch.from_numpy(contract.normalise(pixels))), contract, seed=seed)
+    assert drawn is not None
+    kind, sheet = drawn
+    assert kind == "reconstructions"
+    return sheet
 
 
 def test_the_rows_are_image_visible_and_prediction(
@@ -71,16 +73,33 @@ def test_every_picture_of_a_run_hides_the_same_patches(
     assert method.training
 
 
-def test_a_method_that_reconstructs_nothing_draws_nothing(
+def test_a_method_that_reconstructs_nothing_shows_what_it_hides(
     make_mae: Callable[..., Method],
     pixels: npt.NDArray[np.uint8],
     contract: Preprocess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = make_mae()
+    whole = grid(method, pixels, contract)
     monkeypatch.setattr(type(method), "reconstruct", Method.reconstruct)
-    batch = Batch(torch.from_numpy(contract.normalise(pixels)))
-    assert reconstruction_grid(method, batch, contract) is None
+    drawn = draw(method, Batch(torch.from_numpy(contract.normalise(pixels))), contract)
+    assert drawn is not None
+    kind, sheet = drawn
+    assert kind == "masks"
+    # The first two of the three rows: the images, and what is seen of them.
+    assert sheet.size == (whole.width, 2 * (16 * FACTOR + GAP) + GAP)
+    assert all(np.array_equal(tile(sheet, r, c), tile(whole, r, c)) for r in range(2) for c in range(3))
+
+
+def test_a_method_that_hides_nothing_draws_nothing(
+    make_mae: Callable[..., Method],
+    pixels: npt.NDArray[np.uint8],
+    contract: Preprocess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = make_mae()
+    monkeypatch.setattr(type(method), "masks", False)
+    assert draw(method, Batch(torch.from_numpy(contract.normalise(pixels))), contract) is None
 
 
 def test_a_picture_has_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
