@@ -27,6 +27,7 @@ from edgemim.runtime.evaluation import Evaluation
 from edgemim.runtime.latency.summary import Latency, Samples
 from edgemim.runtime.plan import REFERENCE_BACKEND, Pair
 from edgemim.runtime.power.meter import Power
+from edgemim.runtime.probe.limits import process_limit
 from edgemim.runtime.probe.result import Probe
 
 Tick = Callable[[], None]
@@ -128,8 +129,11 @@ def start(trial: Trial, bundle: Bundle, cache: Path, threads: int, *, rebuild: b
         started = time.perf_counter_ns()
         trial.session = backend.open(trial.engine)
         trial.load_s = (time.perf_counter_ns() - started) / 1e9
-    except DeviceError as error:
-        trial.fail(error)
+    except (DeviceError, MemoryError) as error:
+        said = str(error) or f"{backend.name} ran out of memory"
+        # Where memory is limited, that may be behind any failure: few libraries say so.
+        limit = process_limit()
+        trial.fail(DeviceError(said if limit is None else f"{said}; this process may have {limit}"))
         return
     rows = []
     for inputs, count in bundle.golden_batches():

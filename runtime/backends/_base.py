@@ -27,7 +27,7 @@ from edgemim.runtime.candidates import Candidate
 Arrays = dict[str, npt.NDArray[Any]]
 
 # What Python raises where a package that is installed cannot be loaded, most often for want of memory.
-NOT_LOADED = (ImportError, OSError, MemoryError)
+NOT_LOADED = (ImportError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)

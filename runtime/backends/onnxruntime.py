@@ -123,7 +123,7 @@ def _load(file: Path, options: Mapping[str, Any]) -> Any:
     for name in options.keys() - {"provider", *_ATTRIBUTES}:
         settings.add_session_config_entry(name, str(options[name]))
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    with vendor_failures("onnxruntime", f"load {file.name}", MemoryError, *_failures()):
+    with vendor_failures("onnxruntime", f"load {file.name}", *_failures()):
         session = onnxruntime.InferenceSession(str(file), settings, providers=[options["provider"]])
     # A provider that cannot be loaded is replaced without an error.
     found = session.get_providers()

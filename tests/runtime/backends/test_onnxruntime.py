@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,3 +129,15 @@ def test_fp32_runs_with_the_vendors_settings(real_bundle: Callable[..., Bundle],
 )
 def test_only_a_cpu_without_vnni_pays_for_exact_products(isa: tuple[str, ...], slow_and_exact: bool) -> None:
     assert ("session.x64quantprecision" in module.int8_settings(isa)) is slow_and_exact
+
+
+def test_a_package_that_cannot_be_loaded_is_the_devices_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "onnxruntime"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('libx.so: failed to map segment from shared object')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(DeviceError, match=r"onnxruntime cannot be imported: libx\.so: failed to map segment"):
+        module._load(tmp_path / "fp32.onnx", {})
