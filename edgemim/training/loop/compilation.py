@@ -120,7 +120,7 @@ def compiled(
         say(
             f"not compiled, since torch finds no compiler that works: {refusal}"
             if refusal
-            else f"compiling: the first step takes up to {shapes + 1} minutes longer (training.compile=off: none)"
+            else f"compiling: the first step may take {60 * shapes} s longer (not with training.compile=off)"
         )
     if refusal:
         yield False
