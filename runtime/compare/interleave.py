@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgemim.runtime.latency.clock import Clock, went_backwards, without_garbage_collection
+from edgemim.runtime.latency.clock import Clock, heap_set_aside, went_backwards, without_garbage_collection
 from edgemim.runtime.latency.protocol import LatencyProtocol
 from edgemim.runtime.latency.summary import Samples
 from edgemim.runtime.latency.warmup import Thermometer, WarmUp, run_untimed, warm_up
@@ -136,27 +136,28 @@ def interleave(
     """
     found, names, number = {name: Recorded() for name in entries}, list(entries), 0
     openings = turns.openings * (1 + turns.extensions)
-    for opening in range(openings):
-        wanted, more = opening // turns.openings + 1, opening > 0 and opening % turns.openings == 0
-        if more and (decided is None or decided(found)):
-            break
-        share = (opening + 1) / turns.openings
-        with ExitStack() as stack, without_garbage_collection():
-            calls = {names[i]: stack.enter_context(entries[names[i]]()) for i in rng.permutation(len(names))}
-            for name, call in calls.items():
-                if opening == 0:
-                    found[name].warmup = warm_up(name, call, protocol, clock, thermometer=thermometer)
-                else:
-                    run_untimed(call, turns.reopened_runs, turns.reopened_s, clock)
-            order = [names[i] for i in rng.permutation(len(names))]
-            first = number
-            while number == first or (number - first) % 2 or _done(found, turns) < share:
-                order = order[::-1] if (number - first) % 2 else [names[i] for i in rng.permutation(len(names))]
-                for name in order:
-                    _take_turn(name, calls[name], found[name], turns, number, opening, clock)
-                number += 1
-                if progress is not None:
-                    progress(min(1.0, _done(found, turns) / wanted))
+    with heap_set_aside():
+        for opening in range(openings):
+            wanted, more = opening // turns.openings + 1, opening > 0 and opening % turns.openings == 0
+            if more and (decided is None or decided(found)):
+                break
+            share = (opening + 1) / turns.openings
+            with ExitStack() as stack, without_garbage_collection():
+                calls = {names[i]: stack.enter_context(entries[names[i]]()) for i in rng.permutation(len(names))}
+                for name, call in calls.items():
+                    if opening == 0:
+                        found[name].warmup = warm_up(name, call, protocol, clock, thermometer=thermometer)
+                    else:
+                        run_untimed(call, turns.reopened_runs, turns.reopened_s, clock)
+                order = [names[i] for i in rng.permutation(len(names))]
+                first = number
+                while number == first or (number - first) % 2 or _done(found, turns) < share:
+                    order = order[::-1] if (number - first) % 2 else [names[i] for i in rng.permutation(len(names))]
+                    for name in order:
+                        _take_turn(name, calls[name], found[name], turns, number, opening, clock)
+                    number += 1
+                    if progress is not None:
+                        progress(min(1.0, _done(found, turns) / wanted))
     return found
 
 
