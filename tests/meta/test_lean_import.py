@@ -96,8 +96,21 @@ def test_the_environment_of_a_device_has_no_heavy_package(device: dict[str, str]
     assert done.stdout.strip() == "['scipy']"  # the runtime's tests compare with it
 
 
-def test_the_runtime_passes_its_tests_in_the_environment_of_a_device(device: dict[str, str], root: Path) -> None:
-    tests = ["tests/runtime", "tests/test_artifact.py", "tests/test_config.py", "tests/test_registry.py"]
+# What a device runs; the rest of the runtime's tests imports nothing more, and takes two minutes.
+CORE = ("test_main.py", "test_check.py", "test_bench.py", "test_device.py", "report", "environment", "targets")
+FOUNDATION_TESTS = ("tests/test_artifact.py", "tests/test_config.py", "tests/test_registry.py")
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        pytest.param([f"tests/runtime/{name}" for name in CORE], id="core"),
+        pytest.param(["tests/runtime", *FOUNDATION_TESTS], id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_the_runtime_passes_its_tests_in_the_environment_of_a_device(
+    device: dict[str, str], root: Path, tests: list[str]
+) -> None:
     command = [sys.executable, "-S", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
     done = subprocess.run(command, cwd=root, env=device, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
