@@ -9,6 +9,9 @@ Kept = Mapping[str, Any]
 _OWN = ("edgemim", "edgemim, compiled")
 
 
+_NOT_YET = "Not yet measured."
+
+
 def throughput(kept: Kept) -> str:
     """Images per second of every form of a step."""
     head = (
@@ -61,6 +64,8 @@ def where_time_goes(kept: Kept) -> str:
 
 def curves(kept: Kept) -> str:
     """How far apart loss curves are."""
+    if not kept["curves"]:
+        return _NOT_YET
     rows = []
     for row in kept["curves"]:
         for who, losses in row["curves"].items():
@@ -78,6 +83,8 @@ def curves(kept: Kept) -> str:
 
 def real_input(kept: Kept) -> str:
     """Whole runs on images from a disk."""
+    if not kept["real"]:
+        return _NOT_YET
     rows = [
         (
             row["case"],
