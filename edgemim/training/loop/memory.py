@@ -22,8 +22,9 @@ _NEVER = -1
 def kept_memory(device: torch.device) -> Iterator[None]:
     """Freed memory is kept for the next step, and given back when the context ends.
 
-    The process never has more than it needed at its peak. Without effect on a GPU, whose memory torch keeps itself,
-    and where the C library is not glibc.
+    The heap grows in the first steps, to a few blocks more than a step needs at its peak, because a freed block has no
+    room for one of the same size and its alignment; then it stays. Without effect on a GPU, whose memory torch keeps
+    itself, and where the C library is not glibc.
 
     Args:
         device: Where the run computes.
