@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
+from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._asked import Asked, TeacherView
 from edgemim.models.adapters.base import BackboneAdapter
+from edgemim.models.crop_boxes import CropBoxes
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 
@@ -28,16 +30,22 @@ class Batch:
         labels: int64 [B], or None.
         index: int64 [B]: which images of the data set these are.
         epoch_share: How much of the run is over, in [0, 1].
+        epoch: How many times the run has gone through the images before this step, as a real number.
         plain: The same crops without the colour jitter that only the student sees; None where there is none.
         taught: What the teacher saw in these crops, where that is stored; None: it has to look.
+        crops: Where these crops lie in their images; None where that is not known.
+        second: Another crop of each image, for methods that have two `crops`.
     """
 
     images: Tensor
     labels: Tensor | None = None
     index: Tensor | None = None
     epoch_share: float = 0.0
+    epoch: float = 0.0
     plain: Tensor | None = None
     taught: TeacherView | None = None
+    crops: CropBoxes | None = None
+    second: Batch | None = None
 
     @property
     def for_teacher(self) -> Tensor:
@@ -79,6 +87,12 @@ class Method(nn.Module, ABC):
         matches_grid: Whether the teacher's tokens are compared with the student's, place by place.
         teacher_head: Whether the teacher is loaded with its classifier.
         masks: Whether it hides patches; without, the masking is never asked.
+        only_masking: The one masking that it can use; empty: any whose needs it meets.
+        corrupts: Whether it changes the images at random by itself.
+        crops: How many crops of each image it takes, 1 or 2.
+        experimental: What has to be known before its results are trusted; empty for all that follow a paper.
+        group: Images of a step belong together in groups of so many.
+        remembers: Whether it keeps something of each image of the training set; see `reserve`.
         gives: Signals that it has for a masking that asks for them.
         asked: What it asks its teacher about the whole images of each step; None where there is no teacher, or where
             it sees what the mask leaves.
@@ -95,6 +109,12 @@ class Method(nn.Module, ABC):
     matches_grid: ClassVar[bool] = True
     teacher_head: ClassVar[bool] = False
     masks: ClassVar[bool] = True
+    only_masking: ClassVar[str] = ""
+    corrupts: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    crops: ClassVar[int] = 1
+    experimental: ClassVar[str] = ""
+    group: int = 1
     gives: ClassVar[tuple[str, ...]] = ()
     asked: Asked | None = None
 
@@ -149,6 +169,27 @@ class Method(nn.Module, ABC):
         """Predicted images [B, 3, H, W] in the student's normalisation; None where there is none to show."""
         return None
 
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """What the masking asks for, beside what a teacher says, by the names of its `needs`."""
+        return {}
+
+    def reserve(self, images: int, fingerprint: str) -> None:
+        """Make room for what is kept of each image; called once, before a saved state is loaded.
+
+        Args:
+            images: In the training set.
+            fingerprint: sha256 (hex) of the set and of how its images are shown.
+        """
+        return
+
+    def after_step(self, epoch: float) -> None:
+        """Called after each update of the weights, when the run has gone through the images `epoch` times."""
+        return
+
+    def begin(self) -> None:
+        """Called once, when all weights that the run starts with are in their place."""
+        return
+
     def draw(self, batch: Batch, rng: torch.Generator, signals: Mapping[str, Tensor] | None = None) -> MaskPlan:
         """A plan of the method's own masking for this batch."""
         context = MaskContext(
@@ -164,8 +205,8 @@ class Method(nn.Module, ABC):
         return ()
 
     def predictor_state(self) -> dict[str, Tensor]:
-        """What the method trained beside the backbone and throws away at export."""
-        outside = ("model.", "teacher.")
+        """What the method trained beside the backbone and throws away at export; no copies that only follow."""
+        outside = ("model.", "teacher.", "momentum.")
         return {k: v for k, v in self.state_dict().items() if not k.startswith(outside)}
 
     def load_predictor(self, state: Mapping[str, Tensor]) -> list[str]:
@@ -176,6 +217,7 @@ class Method(nn.Module, ABC):
         own = self.predictor_state()
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
         self.load_state_dict(fitting, strict=False)
+        self.begin()
         return sorted(fitting)
 
 
@@ -205,6 +247,10 @@ def _check_teacher(method: Method, teacher: Teacher) -> None:
 
 
 def _check_masking(method: Method, masking: MaskingStrategy) -> None:
+    if method.only_masking and not isinstance(masking, MASKINGS.get(method.only_masking)):
+        raise ConfigError(
+            f"method {method.name()!r} works with one masking only; set masking.name={method.only_masking}"
+        )
     lacking = [need for need in masking.needs if need not in method.gives]
     if not lacking:
         return

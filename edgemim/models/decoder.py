@@ -63,6 +63,8 @@ class MAEDecoder(nn.Module):
     def forward(self, tokens: Tensor, plan: MaskPlan, *, only_masked: bool = False) -> Tensor:
         """Predictions of all patches by id, [B, L, outputs], or of the masked ones alone, [B, M, outputs].
 
+        Dropped patches take no part and cost nothing; in the first form their predictions are 0.
+
         Args:
             tokens: [B, P + K, encoder_width], prefix, then the visible patches by ascending id.
             plan: Of these images.
@@ -70,7 +72,7 @@ class MAEDecoder(nn.Module):
                 need, so the last block has M tokens at its end.
         """
         x = self._sequence(self.embed(tokens), plan)
-        # The attention knows no order, so tokens stay as they came: prefix, visible, masked, dropped.
+        # The attention knows no order, so tokens stay as they came: prefix, visible, masked.
         start, stop = self.num_prefix, x.shape[1]
         if only_masked:
             start = tokens.shape[1]
@@ -80,13 +82,16 @@ class MAEDecoder(nn.Module):
             x = block(x)
         x = blocks[-1](x, start=start, stop=stop) if blocks else x[:, start:stop]
         predicted: Tensor = self.predict(self.norm(x))
-        return predicted if only_masked else gather_tokens(predicted, plan.restore_ids)
+        if only_masked:
+            return predicted
+        dropped = plan.role.shape[1] - predicted.shape[1]
+        return gather_tokens(F.pad(predicted, (0, 0, 0, dropped)), plan.restore_ids)
 
     def _sequence(self, seen: Tensor, plan: MaskPlan) -> Tensor:
-        """[B, P + L, width]: what was seen, then a mask token for each hidden patch, all with their positions."""
+        """[B, P + K + M, width]: what was seen, then a token for each masked patch, all with their positions."""
         positions = self.positions[0].to(seen.dtype)
         prefix, patches = positions[: self.num_prefix], positions[self.num_prefix :]
         visible = F.embedding(plan.keep_ids, patches)
-        hidden = F.embedding(plan.hidden_ids, patches) + self.mask_token.to(seen.dtype)
+        masked = F.embedding(plan.mask_ids, patches) + self.mask_token.to(seen.dtype)
         prefix = prefix.expand(len(seen), -1, -1)
-        return torch.cat([seen + torch.cat([prefix, visible], dim=1), hidden], dim=1)
+        return torch.cat([seen + torch.cat([prefix, visible], dim=1), masked], dim=1)

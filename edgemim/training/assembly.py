@@ -87,7 +87,9 @@ def _masking(settings: RunSettings, method: type[Method]) -> MaskingStrategy:
     if settings.masking and not method.masks:
         raise ConfigError(f"method {method.name()!r} hides nothing; leave the masking settings out")
     values = dict(settings.masking)
-    masking: MaskingStrategy = build(MASKINGS.get(str(values.pop("name", "random"))), values, "masking")
+    masking: MaskingStrategy = build(
+        MASKINGS.get(str(values.pop("name", method.only_masking or "random"))), values, "masking"
+    )
     return masking
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from edgemim.data.open import Splits
+from edgemim.errors import ConfigError
 from edgemim.methods._base import Method
 from edgemim.models.checkpoint import CheckpointInfo, finish_run
 from edgemim.preprocess import Preprocess
@@ -19,8 +22,8 @@ from edgemim.training.features import outputs, patch_features, spread
 from edgemim.training.feed.augmentation import Augmentation
 from edgemim.training.feed.images import AugmentedImages, Raw
 from edgemim.training.feed.inputs import Decodable, decoded
-from edgemim.training.feed.opened import open_run
-from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.feed.opened import RunImages, open_run
+from edgemim.training.loop.fit import check_batch, check_groups, fit
 from edgemim.training.loop.processes import Team, processes
 from edgemim.training.loop.seeding import seeded
 from edgemim.training.probe import knn_top1, linear_top1
@@ -30,6 +33,7 @@ from edgemim.training.saving.signals import preemptible
 from edgemim.training.settings.run import RunSettings
 from edgemim.training.shown.drawing import DrawReconstructions
 from edgemim.training.shown.knn import has_classes, knn_on_the_way
+from edgemim.training.shown.say import say
 from edgemim.training.teacher_cache.cached import CachedTeacher, cache_teacher, check_cacheable
 from edgemim.training.untrained import neutralise
 
@@ -93,13 +97,21 @@ def _pretrain(
     if resume and finished_before(out, settings, data, accept_changes=accept_changes, team=team):
         return finished_run(out, stage) if team.first else {}
     train = found.training(contract.size, settings, team.count)
+    if method.remembers:
+        _reserve(method, found, contract)
     known = found.known(contract.size, train)
     if _probes(splits, settings):
         decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     shown = _shown(splits, contract)
     check_batch(settings, len(train))
+    check_groups(method, settings, team)
+    if method.experimental and team.first:
+        say(f"{method.name()} is experimental: {method.experimental}")
     images = AugmentedImages(
-        train, None, Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed)
+        train,
+        None,
+        Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed),
+        crops=method.crops,
     )
     cached = CachedTeacher()
     if settings.cache_teacher:
@@ -161,6 +173,16 @@ def _pretrain(
         "untrained": list(fitted.untrained),
         **scores,
     }
+
+
+def _reserve(method: Method, found: RunImages, contract: Preprocess) -> None:
+    if found.stream is not None:
+        raise ConfigError(
+            f"method {method.name()!r} keeps something of each image and looks at all of them again and again, which a "
+            "stream does not allow; give a data set that is here, or choose another method"
+        )
+    shown = {"data": found.fingerprint, "contract": contract.to_dict(), "grid": list(method.adapter.grid)}
+    method.reserve(len(found), hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest())
 
 
 def probe(

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from edgemim.config import build
+from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskingStrategy
 from edgemim.masking.random import RandomMasking
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method
 from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
+from edgemim.models.crop_boxes import CropBoxes
 from edgemim.models.teachers import Teacher, TeacherOrigin
 from edgemim.preprocess import Preprocess
 
@@ -30,6 +32,9 @@ SIZE, PATCH = (16, 24), 8
 STUDENT = {"embed_dim": 16, "depth": 4, "num_heads": 2}
 TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 4}
 DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
+CONVNET = {"depths": (1, 1), "dims": (8, 16)}  # of stride 8: cells lie as the patches of the others do
+# What a masking that is a method's only one needs on such a grid.
+MASKINGS_HERE: dict[str, dict[str, Any]] = {"mixture": {"images": 3}}
 TEACHER_MEAN, TEACHER_STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
@@ -77,7 +82,7 @@ def make_teacher(contract: Preprocess) -> Callable[..., Teacher]:
 def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
     """`make_method(name, backbone={...}, teacher={...}, masking=..., **settings)`, in train mode.
 
-    A method that has a decoder gets a tiny one.
+    A method that has a decoder gets a tiny one, one for convnets a tiny ConvNeXt.
     """
 
     def make(
@@ -90,15 +95,23 @@ def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
     ) -> Method:
         cls = METHODS.get(name)
         torch.manual_seed(3)
-        shape = {"img_size": SIZE, "patch_size": PATCH, **STUDENT, **(backbone or {})}
-        model = build_backbone("vit_tiny_patch16_224", shape)
+        if "sparse" in cls.student_needs:
+            model = build_backbone("convnext_atto", {**CONVNET, **(backbone or {})})
+        else:
+            shape = {"img_size": SIZE, "patch_size": PATCH, **STUDENT, **(backbone or {})}
+            model = build_backbone("vit_tiny_patch16_224", shape)
         like: dict[str, Any] = {"num_classes": 5} if cls.teacher_head else {}
         like |= STUDENT if name == "selfdistill" else {}  # its teacher is an earlier run of the student
         teaches = make_teacher(**{**like, **(teacher or {})}) if cls.needs_teacher else None
         known = {f.name for f in dataclasses.fields(cls.Settings)}
         own = build(cls.Settings, {**{k: v for k, v in DECODER.items() if k in known}, **settings}, "method")
-        method: Method = cls(adapt(model), masking or RandomMasking(mask_ratio=mask_ratio), own, teaches)
+        if masking is None and cls.only_masking:
+            only = cls.only_masking
+            masking = build(MASKINGS.get(only), MASKINGS_HERE.get(only, {}), "masking")
+        method: Method = cls(adapt(model, SIZE), masking or RandomMasking(mask_ratio=mask_ratio), own, teaches)
         randomise(method, outside="teacher.")
+        method.begin()
+        method.reserve(10, "0" * 64)
         return method
 
     return make
@@ -106,8 +119,13 @@ def make_method(make_teacher: Callable[..., Teacher]) -> Callable[..., Method]:
 
 @pytest.fixture(scope="session")
 def batch() -> Batch:
-    images = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(11))
-    return Batch(images, index=torch.tensor([4, 0, 9]), epoch_share=0.25)
+    """Two crops of three images: a left part that was mirrored, a lower right part, and the whole."""
+    images, others = torch.randn(2, 3, 3, *SIZE, generator=torch.Generator().manual_seed(11))
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 0.5], [0.4, 0.3, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0]])
+    crops = CropBoxes(boxes=boxes, mirrored=torch.tensor([True, False, False]))
+    index, when = torch.tensor([4, 0, 9]), {"epoch_share": 0.25, "epoch": 5.0}
+    second = Batch(others, index=index, crops=crops, **when)
+    return Batch(images, index=index, crops=crops, second=second, **when)
 
 
 @pytest.fixture

@@ -22,6 +22,10 @@ def method(request: pytest.FixtureRequest, make_method: MakeMethod) -> Method:
     return make_method(request.param)
 
 
+def drawn(method: Method, batch: Batch, seed: int) -> MaskPlan:
+    return method.draw(batch, generator(seed), method.signals(batch) if method.masking.needs else {})
+
+
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -45,7 +49,7 @@ def test_a_step_gives_a_finite_loss_and_scalars_to_log(method: Method, batch: Ba
 
 
 def test_the_backward_pass_reaches_the_backbone_and_lowers_the_loss(method: Method, batch: Batch) -> None:
-    plan = method.draw(batch, generator(0))
+    plan = drawn(method, batch, 0)
     first = method(batch, generator(0), plan).loss
     first.backward()
     trainable = [p for p in method.backbone.parameters() if p.requires_grad and p.grad is not None]
@@ -66,13 +70,13 @@ def test_chance_comes_from_the_given_generator_alone(method: Method, batch: Batc
         return method(batch, generator(seed)).loss
 
     assert torch.equal(loss(1), loss(1))
-    assert torch.equal(loss(1), loss(2)) != method.masks
+    assert torch.equal(loss(1), loss(2)) != (method.masks or method.corrupts)
 
 
 def test_a_given_plan_is_used_instead_of_a_drawn_one(method: Method, batch: Batch) -> None:
     if not method.masks:
         pytest.skip("it hides nothing")
-    plan = MaskPlan.from_keep_ids(torch.tensor([[0, 4, 5], [1, 2, 3], [5, 0, 1]]), (2, 3))
+    plan = drawn(method, batch, 5)
     step = method.eval()(batch, generator(1), plan)
     assert torch.equal(step.loss, method(batch, generator(2), plan).loss)
     assert not torch.equal(step.loss, method(batch, generator(1)).loss)
@@ -83,6 +87,8 @@ def test_what_is_thrown_away_holds_nothing_of_the_backbone_or_the_teacher(method
     kept = {id(p) for p in method.backbone.parameters()}
     if method.teacher is not None:
         kept |= {id(p) for p in method.teacher.parameters()}
+    if isinstance(getattr(method, "momentum", None), torch.nn.Module):
+        kept |= {id(p) for p in method.momentum.parameters()}
     parameters = dict(method.named_parameters())
     assert not any(id(parameters[name]) in kept for name in thrown if name in parameters)
     everything = {n for n, p in parameters.items() if id(p) not in kept}

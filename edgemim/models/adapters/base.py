@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,11 @@ class QKV:
             queries, keys = self.queries.float(), self.keys.float()
             scaled: Tensor = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
         return scaled
+
+
+# What a layer's attention gives for its number and its queries, keys and values: [B, heads, N, d] before the
+# projection, where N is the number of queries.
+Attend = Callable[[int, QKV], Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class BackboneAdapter(ABC):
     Attributes:
         backbone: The timm model, with or without a head; the head is never run here.
         abilities: Modes of `forward` (`full`, `visible`, `mask_token`), `blocks` where outputs of single blocks
-            can be had, and `qkv` where queries, keys and values can.
+            can be had, `qkv` where queries, keys and values can, and `tokens` of a `TokenAdapter`.
         size: Height and width of its images in pixels.
         grid: Height and width of the patch grid on which a mask is drawn, in patches.
         patch_size: Height and width in pixels of one of these patches.
@@ -159,6 +164,40 @@ class BackboneAdapter(ABC):
     def block_at(self, share: float) -> int:
         """Index of the last block within the first `share` of the depth: 0.75 gives 8 of 12, 17 of 24."""
         return max(0, round(self.depth * share) - 1)
+
+
+class TokenAdapter(BackboneAdapter):
+    """Runs a backbone in three parts, for methods that change the tokens in between, or the attention."""
+
+    @abstractmethod
+    def embed(self, images: Tensor, ids: Tensor | None = None) -> Tensor:
+        """What patches say, without their positions: [B, L, D], or [B, K, D] of the patches `ids` (int64 [B, K])."""
+
+    @abstractmethod
+    def positions(self, ids: Tensor | None = None) -> Tensor | None:
+        """Positions of all patches, [1, L, D], or of the patches `ids` (int64 [B, K]); None of a model without."""
+
+    @abstractmethod
+    def with_prefix(self, patches: Tensor) -> Tensor:
+        """Tokens [B, P + N, D] as the first block takes them, of patches [B, N, D] with their positions added."""
+
+    @abstractmethod
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        taps: Collection[int] = (),
+        qkv: Collection[int] = (),
+        stop_early: bool = False,
+        attend: Attend | None = None,
+    ) -> Features:
+        """Run the blocks on tokens [B, P + N, D].
+
+        Args:
+            tokens: As `with_prefix` gives them.
+            taps, qkv, stop_early: See `forward`.
+            attend: Used by every block in place of its own attention, where the adapter has the ability `tokens`.
+        """
 
 
 def check_divides(size: tuple[int, int], patch_size: tuple[int, int]) -> None:

@@ -11,14 +11,14 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
-from edgemim.models.adapters.base import QKV, BackboneAdapter, Features, check_divides
+from edgemim.models.adapters.base import QKV, Attend, Features, TokenAdapter, check_divides
 from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import VISIBLE, MaskPlan, gather_tokens
 from edgemim.models.positions import sincos_positions
 from edgemim.models.sharding import gathered
 
 
-class ViTAdapter(BackboneAdapter):
+class ViTAdapter(TokenAdapter):
     """Runs a `timm.models.VisionTransformer`.
 
     Positions are added before patches are left out, so every visible patch keeps its own (MAE, section 3).
@@ -28,7 +28,7 @@ class ViTAdapter(BackboneAdapter):
             of a size that is not a whole number of patches.
     """
 
-    abilities: tuple[str, ...] = ("full", "visible", "mask_token", "blocks", "qkv")
+    abilities: tuple[str, ...] = ("full", "visible", "mask_token", "blocks", "qkv", "tokens")
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
@@ -45,6 +45,8 @@ class ViTAdapter(BackboneAdapter):
         self.num_prefix = vit.num_prefix_tokens
         if not all(hasattr(b, "norm1") and hasattr(getattr(b, "attn", None), "qkv") for b in vit.blocks):
             self.abilities = ("full", "visible", "mask_token", "blocks")
+        elif not all(_is_plain(b) for b in vit.blocks):
+            self.abilities = ("full", "visible", "mask_token", "blocks", "qkv")
 
     @staticmethod
     def fits(backbone: nn.Module) -> bool:
@@ -64,12 +66,27 @@ class ViTAdapter(BackboneAdapter):
         qkv: Collection[int] = (),
         stop_early: bool = False,
     ) -> Features:
-        x = self._embed(images, plan, mode, mask_token)
+        tokens = self._embed(images, plan, mode, mask_token)
+        return self.run(tokens, taps=taps, qkv=qkv, stop_early=stop_early)
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        taps: Collection[int] = (),
+        qkv: Collection[int] = (),
+        stop_early: bool = False,
+        attend: Attend | None = None,
+    ) -> Features:
+        x = tokens
         tapped, attended = {}, {}
         last = max([*taps, *qkv], default=-1) if stop_early else self.depth - 1
         for index in range(last + 1):
             block = self.vit.blocks[index]
-            if index in qkv:
+            if attend is not None:
+                with gathered(block):
+                    attended[index], x = _attended(block, index, x, attend)
+            elif index in qkv:
                 if stop_early and index == last and index not in taps:
                     with gathered(block):
                         attended[index] = _split(block.attn, block.attn.qkv(block.norm1(x)))
@@ -86,32 +103,39 @@ class ViTAdapter(BackboneAdapter):
                 x = block(x)
             if index in taps:
                 tapped[index] = x
-        return Features(None if stop_early else self.vit.norm(x), tapped, attended)
+        wanted = {index: seen for index, seen in attended.items() if index in qkv}
+        return Features(None if stop_early else self.vit.norm(x), tapped, wanted)
 
     def heads_of(self, block: int) -> int:
         return int(self.vit.blocks[block].attn.num_heads)
 
     def _embed(self, images: Tensor, plan: MaskPlan | None, mode: str, mask_token: Tensor | None) -> Tensor:
-        prefix_positions, positions = self._positions()
-        if mode == "visible" and _projects_patches(self.vit.patch_embed):
+        ids = None
+        if mode == "visible":
             assert plan is not None
-            patches = _embed_patches(self.vit.patch_embed, images, plan.keep_ids)
-            patches = patches if positions is None else patches + F.embedding(plan.keep_ids, positions[0])
-            return self._with_prefix(patches, prefix_positions)
-        patches = self.vit.patch_embed(images)
+            ids = plan.keep_ids
+        patches = self.embed(images, ids)
         if mode == "mask_token":
             assert plan is not None
             assert mask_token is not None
             hidden = (plan.role != VISIBLE).unsqueeze(-1)
             patches = torch.where(hidden, mask_token.to(patches.dtype), patches)
-        patches = patches if positions is None else patches + positions
-        if mode == "visible":
-            assert plan is not None
-            patches = gather_tokens(patches, plan.keep_ids)
-        return self._with_prefix(patches, prefix_positions)
+        positions = self.positions(ids)
+        return self.with_prefix(patches if positions is None else patches + positions)
 
-    def _with_prefix(self, patches: Tensor, prefix_positions: Tensor | None) -> Tensor:
-        prefix = self._prefix(prefix_positions, patches)
+    def embed(self, images: Tensor, ids: Tensor | None = None) -> Tensor:
+        embed = self.vit.patch_embed
+        if ids is not None and _projects_patches(embed):
+            return _embed_patches(embed, images, ids)
+        patches: Tensor = embed(images)
+        return patches if ids is None else gather_tokens(patches, ids)
+
+    def positions(self, ids: Tensor | None = None) -> Tensor | None:
+        table = self._positions()[1]
+        return table if table is None or ids is None else F.embedding(ids, table[0])
+
+    def with_prefix(self, patches: Tensor) -> Tensor:
+        prefix = self._prefix(self._positions()[0], patches)
         embedded: Tensor = self.vit.norm_pre(self.vit.pos_drop(torch.cat([prefix, patches], dim=1)))
         return embedded
 
@@ -182,6 +206,23 @@ def _embed_patches(embed: Any, images: Tensor, ids: Tensor) -> Tensor:
     pixels = gather_tokens(pixels.reshape(len(images), rows * columns, -1), ids)
     patches: Tensor = embed.norm(F.linear(pixels, embed.proj.weight.flatten(1), embed.proj.bias))
     return patches
+
+
+def _is_plain(block: Any) -> bool:
+    """Whether `_attended` computes what the block does: timm's own, without the norm and the gate of some variants."""
+    from timm.models.vision_transformer import Attention, Block
+
+    attention = getattr(block, "attn", None)
+    return type(block) is Block and type(attention) is Attention and getattr(attention, "gate", None) is None
+
+
+def _attended(block: Any, index: int, x: Tensor, attend: Attend) -> tuple[QKV, Tensor]:
+    """The block's queries, keys and values, and its output with another attention."""
+    attention = block.attn
+    qkv = _split(attention, attention.qkv(block.norm1(x)))
+    found = attention.norm(attend(index, qkv).transpose(1, 2).flatten(2))
+    x = x + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(found))))
+    return qkv, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
 def _split(attention: Any, joint: Tensor) -> QKV:

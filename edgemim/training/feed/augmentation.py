@@ -40,9 +40,9 @@ class Augmentation:
         crops = self.draw([(epoch, index)], [pixels.shape[:2]])
         return self.colours(self.crop_each([pixels], crops), crops)["images"][0]
 
-    def draw(self, places: Sequence[Place], shapes: Shapes) -> Crops:
+    def draw(self, places: Sequence[Place], shapes: Shapes, *, which: int = 0) -> Crops:
         """What happens to the images of these (epoch, index) places, whose heights and widths are `shapes`."""
-        return draw_crops(self.settings, self.size, self.seed, places, shapes)
+        return draw_crops(self.settings, self.size, self.seed, places, shapes, which=which)
 
     def crop_each(self, images: Sequence[Pixels], crops: Crops) -> Tensor:
         """Crops of images of any sizes, one after the other: uint8 [h, w, 3] each to uint8 [B, 3, H, W]."""

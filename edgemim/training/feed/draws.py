@@ -50,6 +50,12 @@ class Crops:
     mirrored: Tensor
     factors: Tensor
 
+    def placed(self, shapes: Shapes) -> Tensor:
+        """float32 [B, 5]: top, left, height, width as shares of images of these heights and widths; 1 if mirrored."""
+        sides = torch.from_numpy(np.array(shapes, dtype=np.int64))
+        shares = self.boxes / sides.repeat(1, 2)
+        return torch.cat([shares, self.mirrored[:, None]], dim=1).float()
+
 
 def draw_crops(
     settings: AugmentationSettings,
@@ -57,6 +63,8 @@ def draw_crops(
     seed: int,
     places: Sequence[Place],
     shapes: Shapes,
+    *,
+    which: int = 0,
 ) -> Crops:
     """Box, flip and jitter of each place.
 
@@ -69,10 +77,11 @@ def draw_crops(
         seed: Of the run.
         places: Epoch and index of B images.
         shapes: Height and width of each, [B, 2].
+        which: Number of the crop, of an image that shows several in one step.
     """
     views = np.array([settings.view(epoch) for epoch, _ in places])
     indices = np.array([index for _, index in places])
-    numbers = uniform_numbers(seed, views, indices, _NUMBERS)
+    numbers = uniform_numbers(seed, views, indices, _NUMBERS, which=which)
     boxes = _boxes(settings, size[1] / size[0], np.array(shapes, dtype=np.int64), numbers)
     mirrored = numbers[:, 2 * _ATTEMPTS + 2] < (0.5 if settings.flip else 0)
     factors = 1 + settings.colour_jitter * (2 * numbers[:, -_JITTERED:] - 1)
@@ -83,9 +92,9 @@ def draw_crops(
     )
 
 
-def uniform_numbers(seed: int, views: Integers, indices: Integers, count: int) -> Floats:
+def uniform_numbers(seed: int, views: Integers, indices: Integers, count: int, *, which: int = 0) -> Floats:
     """`count` numbers for each pair of a view and an index, uniform in [0, 1), float64 [B, count]."""
-    key = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    key = np.random.SeedSequence([seed, which] if which else seed).generate_state(1, np.uint64)
     state = _mixed(_mixed(key ^ views.astype(np.uint64)) ^ indices.astype(np.uint64))
     counters = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
     bits = _mixed(state[:, None] + counters)

@@ -22,6 +22,8 @@ from edgemim.training.feed.unreadable import Readable, Unreadable
 
 Raw = dict[str, Tensor]
 
+# Of the names of what belongs to the first and to the second crop of the images of a batch.
+_PREFIXES = ("", "second.")
 # Up to this side, in pixels, two matrix products for a batch take less time than a call for each image.
 _SMALL = 40
 _MOST_WORKERS = 16
@@ -47,17 +49,19 @@ class AugmentedImages(Dataset[Raw]):
         decoded: uint8 images; of a set that is not `Readable`, every image must be.
         labels: int64 [N], or None.
         augmentation: Applied to each image.
+        crops: Of each image in a batch, 1 or 2; `second` prefixes the names of the other one.
 
     Attributes:
         taught: Gives what a teacher saw in the crops of these epochs and indices, where that is stored; it becomes a
             part of each batch.
     """
 
-    def __init__(self, decoded: Decodable, labels: Any, augmentation: Augmentation) -> None:
+    def __init__(self, decoded: Decodable, labels: Any, augmentation: Augmentation, *, crops: int = 1) -> None:
         strict = Unreadable(name="the set", images=len(decoded), share=0)
         self.decoded = decoded if isinstance(decoded, Readable) else Readable(decoded, strict)
         self.labels = None if labels is None else torch.as_tensor(labels)
         self.augmentation = augmentation
+        self.crops = crops
         self.taught: Callable[[Sequence[int], Sequence[int]], Raw] | None = None
 
     def __len__(self) -> int:
@@ -76,9 +80,10 @@ class AugmentedImages(Dataset[Raw]):
         return one_size is not None and max(*one_size.shapes.max(axis=0), *self.augmentation.size) <= _SMALL
 
     def __getitems__(self, places: Sequence[Place]) -> Raw:
-        """uint8 images [B, 3, H, W], index [B], epoch [B] and, where there are some, labels [B].
+        """uint8 images [B, 3, H, W], placed [B, 5], index [B], epoch [B] and, where there are some, labels [B].
 
-        Where the colour jitter is not for a teacher, `plain` holds the same crops without it. An image that cannot be
+        Where the colour jitter is not for a teacher, `plain` holds the same crops without it. What has to do with
+        another crop of the same images has names that begin with `second`. An image that cannot be
         read is replaced by the next one that can: pixels, crop, index and label.
         """
         if self.quick:
@@ -90,13 +95,16 @@ class AugmentedImages(Dataset[Raw]):
     def drawn(self, places: Sequence[Place]) -> Raw:
         """What is drawn for a batch of a set of one size, for whoever has the pixels.
 
-        Index, epoch and labels as `__getitems__` gives them; `boxes`, `mirrored` and `factors` as in `Crops`.
+        All but pixels as `__getitems__` gives it; `boxes`, `mirrored` and `factors` of each crop as in `Crops`.
         """
         epochs = [epoch for epoch, _ in places]
         indices = self.decoded.indices([index for _, index in places])
         shapes = self._of_one_size().shapes[indices]
-        crops = self.augmentation.draw(list(zip(epochs, indices, strict=True)), shapes)
-        return self._named(epochs, indices) | vars(crops)
+        drawn = self._named(epochs, indices)
+        for which, prefix in enumerate(_PREFIXES[: self.crops]):
+            crops = self.augmentation.draw(list(zip(epochs, indices, strict=True)), shapes, which=which)
+            drawn |= _prefixed(prefix, vars(crops) | {"placed": crops.placed(shapes)})
+        return drawn
 
     def _of_one_size(self) -> Decoded:
         decoded = self.one_size
@@ -107,9 +115,13 @@ class AugmentedImages(Dataset[Raw]):
         epochs = [epoch for epoch, _ in places]
         read = [self.decoded.read(index) for _, index in places]
         indices, images = [index for index, _ in read], [pixels for _, pixels in read]
-        crops = self.augmentation.draw(list(zip(epochs, indices, strict=True)), [p.shape[:2] for p in images])
-        plain = self.augmentation.crop_each(images, crops)
-        return self._named(epochs, indices) | self.augmentation.colours(plain, crops)
+        shapes = [p.shape[:2] for p in images]
+        raw = self._named(epochs, indices)
+        for which, prefix in enumerate(_PREFIXES[: self.crops]):
+            crops = self.augmentation.draw(list(zip(epochs, indices, strict=True)), shapes, which=which)
+            seen = self.augmentation.colours(self.augmentation.crop_each(images, crops), crops)
+            raw |= _prefixed(prefix, seen | {"placed": crops.placed(shapes)})
+        return raw
 
     def _named(self, epochs: list[int], indices: list[int]) -> Raw:
         index = torch.tensor(indices)
@@ -121,9 +133,23 @@ class AugmentedImages(Dataset[Raw]):
 
 def finished(drawn: Raw, pixels: Tensor, augmentation: Augmentation) -> Raw:
     """What `AugmentedImages` gives, from what it has drawn and the whole images, uint8 [B, h, w, 3] on one device."""
-    crops = Crops(boxes=drawn["boxes"], mirrored=drawn["mirrored"], factors=drawn["factors"])
-    images = augmentation.colours(augmentation.crop_together(pixels, crops), crops)
-    return images | {name: value for name, value in drawn.items() if name not in vars(crops)}
+    raw = dict(drawn)
+    for prefix in _PREFIXES:
+        if prefix + "boxes" in drawn:
+            crops = Crops(**{name: raw.pop(prefix + name) for name in ("boxes", "mirrored", "factors")})
+            raw |= _prefixed(prefix, augmentation.colours(augmentation.crop_together(pixels, crops), crops))
+    return raw
+
+
+def second_crop(raw: Raw) -> Raw | None:
+    """The part of a batch that belongs to the other crop of its images, under plain names; None where there is none."""
+    other = _PREFIXES[1]
+    found = {name.removeprefix(other): value for name, value in raw.items() if name.startswith(other)}
+    return found or None
+
+
+def _prefixed(prefix: str, values: Raw) -> Raw:
+    return {prefix + name: value for name, value in values.items()}
 
 
 def workers_for(wanted: int, images: Feed, device: torch.device, *, cores: int) -> int:

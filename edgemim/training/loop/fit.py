@@ -20,7 +20,8 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from edgemim.errors import DataError
+from edgemim.errors import ConfigError, DataError
+from edgemim.methods._base import Method
 from edgemim.models.sharding import shard
 from edgemim.models.teachers import Teacher
 from edgemim.preprocess import Preprocess
@@ -30,6 +31,7 @@ from edgemim.training.feed.streamed import order_of, workers_of
 from edgemim.training.loop.averaging import WeightAverage
 from edgemim.training.loop.compilation import Work, compiled
 from edgemim.training.loop.devices import Told, devices_of, tell_less
+from edgemim.training.loop.following import Following
 from edgemim.training.loop.memory import kept_memory
 from edgemim.training.loop.module import TrainingModule
 from edgemim.training.loop.parts import Parts
@@ -111,7 +113,9 @@ def fit(
     state = _state(run, team) if resume else None
     start = state[1] if state else 0
     parts = Parts.of(rank=team.rank, processes=team.count, accumulate=training.accumulate)
-    module = TrainingModule(method, training, contract, steps=steps, seed=settings.seed, parts=parts, team=team)
+    module = TrainingModule(
+        method, training, contract, steps=steps, seed=settings.seed, images=len(images), parts=parts, team=team
+    )
     if team.count > 1:
         tell_less(module, unused_parameters(module, images))
     if training.shard_teacher:
@@ -131,6 +135,7 @@ def fit(
             accumulate_grad_batches=len(parts.mine),
             deterministic=settings.deterministic,
             callbacks=[
+                Following(),
                 *average,
                 *([progress] if team.first else []),
                 *callbacks,
@@ -225,6 +230,22 @@ def check_batch(settings: RunSettings, images: int) -> None:
     if images < wanted:
         raise DataError(
             f"{settings.data} has {images} images, one batch takes {wanted}; set --batch-size to at most {images}"
+        )
+
+
+def check_groups(method: Method, settings: RunSettings, team: Team = ALONE) -> None:
+    """Refuse a batch whose parts are no whole number of the groups of images that a method needs.
+
+    Raises:
+        ConfigError: Says how big a batch can be.
+    """
+    training = settings.training
+    parts = Parts.of(rank=0, processes=team.count, accumulate=training.accumulate)
+    if parts.size(training.batch_size) % method.group:
+        whole = method.group * parts.total
+        raise ConfigError(
+            f"method {method.name()!r} takes images in groups of {method.group}, and a batch of {training.batch_size} "
+            f"in {parts.total} part(s) does not hold whole ones; set --batch-size to a multiple of {whole}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -10,11 +11,17 @@ from torch import Tensor
 
 from edgemim.errors import TrainingError
 from edgemim.methods._base import Batch, Step
+from edgemim.models.crop_boxes import CropBoxes
 from edgemim.preprocess import Preprocess
-from edgemim.training.feed.images import Raw
+from edgemim.training.feed.images import Raw, second_crop
 from edgemim.training.feed.resident import Resident
 from edgemim.training.loop.divergence import LossWatch
-from edgemim.training.loop.optimiser import build_optimiser, learning_rate_factor, parameter_groups
+from edgemim.training.loop.optimiser import (
+    build_optimiser,
+    learning_rate_factor,
+    parameter_groups,
+    weight_decay_at,
+)
 from edgemim.training.loop.pace import Pace
 from edgemim.training.loop.parts import Parts
 from edgemim.training.loop.processes import ALONE, Team
@@ -44,6 +51,7 @@ class TrainingModule(L.LightningModule):
         contract: Whose mean and std normalise the images.
         steps: Of the whole run.
         seed: Of the run; part and step are mixed in.
+        images: In the training set.
         parts: Of each batch, and which of them come here.
         team: The processes of the run; what is logged is their mean.
 
@@ -66,6 +74,7 @@ class TrainingModule(L.LightningModule):
         *,
         steps: int,
         seed: int,
+        images: int = 0,
         parts: Parts | None = None,
         team: Team = ALONE,
     ) -> None:
@@ -74,6 +83,7 @@ class TrainingModule(L.LightningModule):
         self.settings = settings
         self.steps = steps
         self.seed = seed
+        self.images = images
         self.parts = parts or Parts()
         self.team = team
         self.metrics: dict[str, float] = {}
@@ -93,14 +103,26 @@ class TrainingModule(L.LightningModule):
         """A raw batch as the method takes it: float32 images, normalised."""
         if self.resident is not None and "images" not in raw:
             raw = self.resident(raw)
-        images, plain = self._normalised(raw["images"]), raw.get("plain")
+        second = second_crop(raw)
+        one = self._of_one_crop(raw)
+        return one if second is None else replace(one, second=self._of_one_crop(second))
+
+    @property
+    def epoch(self) -> float:
+        """How many times the run has gone through the images so far."""
+        return self.global_step * self.settings.batch_size / self.images if self.images else 0.0
+
+    def _of_one_crop(self, raw: Raw) -> Batch:
+        images, plain, placed = self._normalised(raw["images"]), raw.get("plain"), raw.get("placed")
         return Batch(
             images,
             raw.get("labels"),
             raw.get("index"),
             epoch_share=self.global_step / self.steps,
+            epoch=self.epoch,
             plain=None if plain is None else self._normalised(plain),
             taught=taught_in(raw),
+            crops=None if placed is None else CropBoxes(boxes=placed[:, :4], mirrored=placed[:, 4] > 0),
         )
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -133,6 +155,10 @@ class TrainingModule(L.LightningModule):
             self.untrained = now if self.untrained is None else tuple(n for n in now if n in self.untrained)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.settings.weight_decay_end is not None:
+            decay = weight_decay_at(self.settings, self.global_step / self.steps)
+            for group in optimizer.param_groups:
+                group["weight_decay"] = decay if group["decays"] else 0.0
         # After the last part of a step, before clipping: the only place where a step's own gradient is whole.
         if self._seen:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

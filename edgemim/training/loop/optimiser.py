@@ -1,7 +1,8 @@
-"""AdamW's parameter groups and the learning rate of each step.
+"""The optimiser's parameter groups, and the learning rate and weight decay of each step.
 
 Source: He et al., arXiv:2111.06377, appendix A (warm-up, half cosine, per iteration); layer-wise decay: Clark et
-al., "ELECTRA", 2020, arXiv:2003.10555, as used by Bao et al., "BEiT", arXiv:2106.08254.
+al., "ELECTRA", 2020, arXiv:2003.10555, as used by Bao et al., "BEiT", arXiv:2106.08254; LAMB: You et al.,
+arXiv:1904.00962, as timm has it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ _BLOCK = re.compile(r"(?:^|\.)(?:(?:layers|stages)\.(\d+)\.)?blocks\.(\d+)\.")
 _LEAD = re.compile(r"(?:^|\.)(?:layers|stages)\.(\d+)\.downsample\.")
 
 
-def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over everything trainable, fused where it can be."""
-    return torch.optim.AdamW(
-        parameter_groups(module, settings), lr=settings.learning_rate, betas=settings.betas, fused=True
-    )
+def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimiser over everything trainable, fused where it can be."""
+    groups, rate, betas = parameter_groups(module, settings), settings.learning_rate, settings.betas
+    if settings.optimiser == "lamb":
+        from timm.optim import Lamb
+
+        # Its own clipping is left to training.clip_grad.
+        return Lamb(groups, lr=rate, betas=betas, max_grad_norm=None)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
 
 
 def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
@@ -39,7 +44,7 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
     order = _block_order(module)
     blocks = len(order)
     undecayed = set(module.no_weight_decay()) if isinstance(module, Method) else set()
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -47,7 +52,8 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
         decay = 0.0 if plain else settings.weight_decay
         scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, order))
         group = groups.setdefault(
-            (decay, scale), {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale}
+            (decay, scale, plain),
+            {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale, "decays": not plain},
         )
         group["params"].append(parameter)
     return list(groups.values())
@@ -68,6 +74,12 @@ def learning_rate_factor(settings: TrainingSettings, steps: int) -> Callable[[in
         return floor + (1 - floor) * left
 
     return factor
+
+
+def weight_decay_at(settings: TrainingSettings, share: float) -> float:
+    """The weight decay when `share` of a run, in [0, 1], is over."""
+    start, end = settings.weight_decay, settings.weight_decay_end
+    return start if end is None else end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _block_order(module: nn.Module) -> list[tuple[int, int]]:

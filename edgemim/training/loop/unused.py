@@ -15,13 +15,14 @@ _IMAGES = 2
 
 
 def unused_parameters(module: TrainingModule, images: AugmentedImages) -> list[str]:
-    """Names of trainable parameters that a step leaves out; one pass over two images, on the host.
+    """Names of trainable parameters that a step leaves out; one pass over a few images, on the host.
 
     Args:
         module: Left as it is, with no gradients and its statistics untouched.
         images: The training images.
     """
-    raw = images.__getitems__([(0, index % len(images)) for index in range(_IMAGES)])
+    count = max(_IMAGES, getattr(module.method, "group", 1))
+    raw = images.__getitems__([(0, index % len(images)) for index in range(count)])
     training = module.training
     module.eval()  # norms of a batch would take these images into their statistics
     with torch.random.fork_rng(devices=[]):

@@ -13,6 +13,7 @@ from edgemim.training.settings.training import TrainingSettings
 
 _METHOD = "method."
 _TEACHER = "teacher."
+_MOMENTUM = "momentum."
 _CURE = "resume with the settings it was saved with, or start anew with --overwrite"
 
 
@@ -30,6 +31,10 @@ def refuse_misfit(state: Mapping[str, Any], method: nn.Module, settings: Trainin
     where = f"the state of step {state['global_step']} does not fit:"
     saved = _shapes({k.removeprefix(_METHOD): v for k, v in state["state_dict"].items() if k.startswith(_METHOD)})
     own = _shapes(method.state_dict())
+    if _follows(own) and not _follows(saved):
+        raise TrainingError(
+            f"{where} it holds no moving average of the network (momentum), which this method learns from; {_CURE}"
+        )
     for name in sorted(saved | own):
         if saved.get(name) != own.get(name):
             was, now = saved.get(name, "absent"), own.get(name, "absent")
@@ -41,6 +46,10 @@ def refuse_misfit(state: Mapping[str, Any], method: nn.Module, settings: Trainin
             f"{where} its optimiser has groups of {groups} tensors, these settings make {wanted} "
             f"(training.weight_decay, training.layer_decay); {_CURE}"
         )
+
+
+def _follows(shapes: Mapping[str, str]) -> bool:
+    return any(name.startswith(_MOMENTUM) for name in shapes)
 
 
 def _shapes(tensors: Mapping[str, Any]) -> dict[str, str]:

@@ -34,6 +34,7 @@ class TrainingSettings:
             memory.
         shard_teacher: Spread the blocks of the frozen teacher over the processes, each holding a share of its weights:
             for a teacher too large for one device.
+        optimiser: `adamw`, or `lamb`, which scales the update of each tensor by its norm, for very large batches.
         base_lr: Learning rate per `lr_batch` images.
         lr_batch: The rate is base_lr * batch_size / lr_batch; 0: base_lr as it stands.
         schedule: How the rate falls after the warm-up: `cosine` or `linear` to min_lr, or `step`: constant, and
@@ -42,8 +43,9 @@ class TrainingSettings:
         step_factor: By what it is then multiplied.
         min_lr: Rate at the end of the cosine or the line.
         warmup: Share of all steps in which the rate rises from 0.
-        weight_decay: AdamW's; not on biases and other 1-D tensors.
-        betas: AdamW's.
+        weight_decay: The optimiser's; not on biases and other 1-D tensors.
+        weight_decay_end: To which the weight decay goes along half a cosine; None: it stays.
+        betas: The optimiser's.
         clip_grad: Largest norm of all gradients together; 0: no clipping.
         layer_decay: Factor on the rate from one block to the one before it (fine-tuning); 1: none.
         label_smoothing: Of the classification loss, in [0, 1).
@@ -67,6 +69,7 @@ class TrainingSettings:
     batch_size: int = 256
     accumulate: int = 1
     shard_teacher: bool = False
+    optimiser: Literal["adamw", "lamb"] = "adamw"
     base_lr: float = 1.5e-4
     lr_batch: int = 256
     schedule: Literal["cosine", "linear", "step"] = "cosine"
@@ -75,6 +78,7 @@ class TrainingSettings:
     min_lr: float = 0.0
     warmup: float = 0.05
     weight_decay: float = 0.05
+    weight_decay_end: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
     clip_grad: float = 0.0
     layer_decay: float = 1.0
@@ -102,6 +106,8 @@ class TrainingSettings:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} must not be negative; got {getattr(self, name)}")
+        if self.weight_decay_end is not None and self.weight_decay_end < 0:
+            raise ConfigError(f"training.weight_decay_end must not be negative; got {self.weight_decay_end}")
         if self.workers < -1:
             raise ConfigError(f"training.workers must be -1 (as many as pay) or more; got {self.workers}")
         if not 0 <= self.max_unreadable < 1:

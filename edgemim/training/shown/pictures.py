@@ -37,7 +37,9 @@ def draw(method: Method, batch: Batch, contract: Preprocess, *, seed: int = 0) -
     if not method.masks:
         return None
     rng = torch.Generator(device=batch.images.device).manual_seed(seed)
-    signals = look(method.teacher, batch, method.asked).signals if method.masking.needs else {}
+    signals = method.signals(batch) if method.masking.needs else {}
+    if method.masking.needs and method.teacher is not None:
+        signals |= look(method.teacher, batch, method.asked).signals
     plan = method.draw(batch, rng, signals)
     training = method.training
     method.eval()
