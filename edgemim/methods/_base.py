@@ -19,6 +19,7 @@ from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.crop_boxes import CropBoxes
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
+from edgemim.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,10 @@ class Method(nn.Module, ABC):
     def reconstruct(self, batch: Batch, plan: MaskPlan) -> Tensor | None:
         """Predicted images [B, 3, H, W] in the student's normalisation; None where there is none to show."""
         return None
+
+    def normalised_by(self, contract: Preprocess) -> None:
+        """Called once, when the method is made: by whose mean and standard deviation the images of all steps are."""
+        return
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:
         """What the masking asks for, beside what a teacher says, by the names of its `needs`."""

@@ -137,4 +137,4 @@ def at_visible(tokens: Tensor, num_prefix: int, plan: MaskPlan) -> Tensor:
 
 def _has_class_token(adapter: BackboneAdapter) -> bool:
     """Registers alone, as some ViTs have them, say nothing about the image as a whole."""
-    return getattr(adapter.backbone, "cls_token", None) is not None
+    return adapter.num_prefix > 0 and getattr(adapter.backbone, "cls_token", None) is not None

@@ -79,6 +79,7 @@ def build_method(settings: RunSettings, start: Start) -> Method:
     if cls.masks:
         masking.check(adapter.grid, adapter.patch_size)  # refuses a grid before the run has a folder
     method: Method = cls(adapter, masking, own, _teacher(settings, cls, start.contract))
+    method.normalised_by(start.contract)
     method.load_predictor(start.predictor)
     return method
 
