@@ -16,6 +16,8 @@ STEPS = 20
 METHOD_NAMES = METHODS.names()
 # The recipe's method, masking and schedule, on a backbone that takes a second.
 TINY = ("backbone.embed_dim=32", "backbone.depth=2", "backbone.num_heads=4", "backbone.patch_size=8")
+# The same for a method that needs a convnet: still 4 x 4 cells, as many as the patches of the teachers.
+TINY_CONVNET = ("backbone.depths=[1, 1, 1, 1]", "backbone.dims=[8, 8, 16, 32]", "method.decoder_width=32")
 RUN = ["--steps", STEPS, "--batch-size", 8]
 
 
@@ -47,7 +49,8 @@ def test_it_trains_on_digits(cli: Any, teachers: SimpleNamespace, tmp_path: Path
     method, out = METHODS.get(name), tmp_path / "run"
     recipe = load_recipe(f"{name}-small")
     assert recipe["method"]["name"] == name
-    arguments: list[object] = ["--data", "digits", "--recipe", f"{name}-small", *sets(TINY), *RUN]
+    tiny = TINY_CONVNET if "sparse" in method.student_needs else TINY
+    arguments: list[object] = ["--data", "digits", "--recipe", f"{name}-small", *sets(tiny), *RUN]
     if "decoder_depth" in recipe["method"]:
         arguments += sets(("method.decoder_width=32", "method.decoder_depth=1", "method.decoder_heads=4"))
     if method.needs_teacher:

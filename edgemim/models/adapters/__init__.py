@@ -21,6 +21,7 @@ def adapt(backbone: nn.Module, size: tuple[int, int] | None = None) -> BackboneA
         ConfigError: The model cannot be driven at all; says why.
     """
     from edgemim.models.adapters.beit import BeitAdapter
+    from edgemim.models.adapters.conv import ConvAdapter
     from edgemim.models.adapters.general import GeneralAdapter
     from edgemim.models.adapters.swin import SwinAdapter
     from edgemim.models.adapters.vit import ViTAdapter
@@ -28,4 +29,4 @@ def adapt(backbone: nn.Module, size: tuple[int, int] | None = None) -> BackboneA
     for family in (ViTAdapter, BeitAdapter, SwinAdapter):
         if family.fits(backbone):
             return family(backbone)
-    return GeneralAdapter(backbone, size)
+    return (ConvAdapter if ConvAdapter.fits(backbone) else GeneralAdapter)(backbone, size)
