@@ -4,11 +4,8 @@ Source: Xue et al., "Stare at What You See: Masked Image Modeling without Recons
     arXiv:2211.08887, section 3.
 Needs: the teacher's attention, from a method that has a plain ViT as teacher
 Differs: all patches are ordered at once by an exponential race, which gives the same distribution as drawing them
-    one after the other (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", Information
-    Processing Letters 97, 2006): if patch i arrives after a time that is exponential with rate w_i, the first
-    to arrive is i with probability w_i / sum(w), and the others race on as if they had just begun. Weights are
-    raised by a millionth of their mean, so that patches of weight 0 come last, in random order.
-    The order mask-first is that of attention-driven masking and throwing (AMT), not of this paper.
+    one after the other. Weights are raised by a millionth of their mean, so that patches of weight 0 come last, in
+    random order. The order mask-first is that of attention-driven masking and throwing (AMT), not of this paper.
 """
 
 from __future__ import annotations
@@ -23,10 +20,10 @@ from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.masking._counts import check_ratio, hidden_count
+from edgemim.masking._race import race
 from edgemim.models.mask_plan import MaskPlan
 
 ORDERS = ("keep-first", "mask-first")
-_FLOOR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +54,7 @@ class AttentionMasking(MaskingStrategy):
     ) -> MaskPlan:
         patches = grid[0] * grid[1]
         hidden = hidden_count(patches, self.mask_ratio)
-        drawn = _race(_importance(batch, grid, context), rng)
+        drawn = race(_importance(batch, grid, context), rng)
         return MaskPlan.from_keep_ids(
             drawn[:, : patches - hidden] if self.order == "keep-first" else drawn[:, hidden:], grid
         )
@@ -76,13 +73,6 @@ def _importance(batch: int, grid: tuple[int, int], context: MaskContext | None) 
             f"got {list(attention.shape)}: student and teacher must have the same patch grid"
         )
     return attention.detach().float().clamp(min=0)
-
-
-def _race(weights: Tensor, rng: torch.Generator) -> Tensor:
-    """int64 [B, L]: patch ids in the order in which they arrive."""
-    times = torch.empty_like(weights).exponential_(generator=rng)
-    raised = weights + _FLOOR * weights.mean(dim=1, keepdim=True) + torch.finfo(torch.float32).tiny
-    return (times.log() - raised.log()).argsort(dim=1)  # logarithms: a quotient could overflow
 
 
 MASKINGS.add("attention", AttentionMasking)

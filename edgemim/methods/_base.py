@@ -210,8 +210,8 @@ class Method(nn.Module, ABC):
         return ()
 
     def predictor_state(self) -> dict[str, Tensor]:
-        """What the method trained beside the backbone and throws away at export; no copies that only follow."""
-        outside = ("model.", "teacher.", "momentum.")
+        """What the method trained beside the backbone and throws away at export; no copies that follow, no memory."""
+        outside = ("model.", "teacher.", "momentum.", "memory.")
         return {k: v for k, v in self.state_dict().items() if not k.startswith(outside)}
 
     def load_predictor(self, state: Mapping[str, Tensor]) -> list[str]:

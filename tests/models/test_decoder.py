@@ -10,7 +10,7 @@ import timm
 import torch
 
 from edgemim.errors import ConfigError
-from edgemim.models.decoder import MAEDecoder
+from edgemim.models.decoder import MAEDecoder, SecondDecoder
 from edgemim.models.decoder_block import DecoderBlock
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 
@@ -62,6 +62,26 @@ def test_gradients_of_masked_predictions_are_those_of_all_predictions() -> None:
     for name, expected in gradients[0].items():
         # float32 sums in another order; small entries are differences of bigger ones.
         torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_a_second_decoder_reads_the_sequence_of_the_first(only_masked: bool) -> None:
+    torch.manual_seed(0)
+    first = MAEDecoder(24, (2, 4), 5, width=16, depth=2, heads=4)
+    second = SecondDecoder(5, width=16, depth=2, heads=4)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    own = second.state_dict()
+    assert not {name for name in own if name.startswith(("embed", "mask_token"))}
+    second.load_state_dict({name: value for name, value in first.state_dict().items() if name in own})
+    role = torch.tensor([[0, 1, 2, 1, 0, 1, 2, 1], [1, 1, 2, 0, 2, 1, 1, 0]], dtype=torch.int8)  # dropped ones too
+    plan, tokens = MaskPlan(role, (2, 4)), torch.randn(2, 1 + 2, 24)
+    sequence = first.sequence(first.embed(tokens), plan)
+    assert sequence.shape == (2, 1 + 2 + 4, 16)
+    expected = first(tokens, plan, only_masked=only_masked)
+    assert torch.equal(second(sequence, plan, only_masked=only_masked), expected)
+    assert torch.equal(first.decode(sequence, plan, only_masked=only_masked), expected)
 
 
 def test_a_block_is_timms_block() -> None:

@@ -37,6 +37,7 @@ from edgemim.training.loop.module import TrainingModule
 from edgemim.training.loop.parts import Parts
 from edgemim.training.loop.precision import lightning_precision
 from edgemim.training.loop.processes import ALONE, Team
+from edgemim.training.loop.remembering import remembering
 from edgemim.training.loop.unused import unused_parameters
 from edgemim.training.saving.fitting import refuse_misfit
 from edgemim.training.saving.retention import Retention
@@ -136,6 +137,7 @@ def fit(
             deterministic=settings.deterministic,
             callbacks=[
                 Following(),
+                *remembering(method, images),
                 *average,
                 *([progress] if team.first else []),
                 *callbacks,
