@@ -89,7 +89,7 @@ class ThrowingMasking(MaskingStrategy):
         rounded: Callable[[Fraction], int] = math.ceil if self.cell else math.floor
         mask, throw, alone = (Fraction(str(r)) for r in (self.mask_ratio, self.throw_ratio, self.plain_ratio))
         plain, masked, hidden = math.ceil(total * alone), rounded(total * mask), rounded(total * (mask + throw))
-        if not (0 < plain < total and 0 < masked and hidden < total):
+        if not (0 < plain < total and masked > 0 and hidden < total):
             raise ConfigError(
                 f"of {total} {'cells' if self.cell else 'patches'} masking.mask_ratio {self.mask_ratio} masks {masked} "
                 f"and throw_ratio {self.throw_ratio} leaves {total - hidden} visible, plain_ratio {self.plain_ratio} "

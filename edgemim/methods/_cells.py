@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from edgemim.losses.mse import mse
-from edgemim.methods._pixels import normalise_patches, patchify, unpatchify
+from edgemim.methods._pixels import normalise_patches, patch_statistics, patchify, unpatchify
 from edgemim.models.adapters.conv import ConvAdapter
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.unet_decoder import UNetDecoder
@@ -51,8 +50,8 @@ class CellReconstruction(nn.Module):
 
     def images(self, taps: Mapping[int, Tensor], images: Tensor, plan: MaskPlan) -> Tensor:
         """Predicted images, each cell with its own mean and deviation given back."""
-        variance, mean = torch.var_mean(patchify(images, self.cell).float(), dim=-1, keepdim=True)
-        cells = patchify(self._predict(taps, plan).float(), self.cell) * (variance + 1e-6).sqrt() + mean
+        mean, deviation = patch_statistics(patchify(images, self.cell))
+        cells = patchify(self._predict(taps, plan).float(), self.cell) * deviation + mean
         return unpatchify(cells, self.cell, self.size)
 
     def _predict(self, taps: Mapping[int, Tensor], plan: MaskPlan) -> Tensor:

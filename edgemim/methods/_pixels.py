@@ -48,7 +48,7 @@ class PixelReconstruction(nn.Module):
         """Predicted images; a normalised prediction is given back each patch's own mean and deviation."""
         predicted = self.decoder(tokens, plan).float()
         if self.norm_pix:
-            mean, deviation = _patch_statistics(patchify(images, self.patch_size))
+            mean, deviation = patch_statistics(patchify(images, self.patch_size))
             predicted = predicted * deviation + mean
         return unpatchify(predicted, self.patch_size, (images.shape[2], images.shape[3]))
 
@@ -71,10 +71,11 @@ def unpatchify(patches: Tensor, patch_size: tuple[int, int], size: tuple[int, in
 
 def normalise_patches(patches: Tensor) -> Tensor:
     """Each patch shifted to mean 0 and scaled to unbiased variance 1 (epsilon 1e-6 inside the root)."""
-    mean, deviation = _patch_statistics(patches)
+    mean, deviation = patch_statistics(patches)
     return (patches.float() - mean) / deviation
 
 
-def _patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each patch, float32 [B, L, 1] each, of patches [B, L, C]; see `normalise_patches`."""
     variance, mean = torch.var_mean(patches.float(), dim=-1, keepdim=True)
     return mean, (variance + 1e-6).sqrt()

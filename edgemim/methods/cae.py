@@ -30,7 +30,7 @@ from edgemim.masking._base import MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._cae import LatentPrediction, check_prediction
-from edgemim.methods._pixels import normalise_patches, patchify, unpatchify
+from edgemim.methods._pixels import normalise_patches, patch_statistics, patchify, unpatchify
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.teachers import Teacher
@@ -130,8 +130,8 @@ class CAE(Method):
         decoded = self.latents.decoder(self.latents.regress(self.latents.encode(batch.images, plan), plan), plan)
         patches = patchify(batch.images.float(), self.adapter.patch_size)
         # What `normalise_patches` took away is given back.
-        variance, mean = torch.var_mean(gather_tokens(patches, plan.mask_ids), dim=-1, keepdim=True)
-        predicted = decoded.float() * (variance + 1e-6).sqrt() + mean
+        mean, deviation = patch_statistics(gather_tokens(patches, plan.mask_ids))
+        predicted = decoded.float() * deviation + mean
         filled = patches.scatter(1, plan.mask_ids.unsqueeze(-1).expand_as(predicted), predicted)
         return unpatchify(filled, self.adapter.patch_size, self.adapter.size)
 

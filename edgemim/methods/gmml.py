@@ -59,7 +59,7 @@ class GMML(Method):
     """
 
     Settings = GMMLSettings
-    student_needs = ("full", "blocks")
+    student_needs = ("full", "blocks", "uniform")
     masks = False
     corrupts = True
     crops = 2

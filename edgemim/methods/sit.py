@@ -88,7 +88,7 @@ class SiT(Method):
     """
 
     Settings = SiTSettings
-    student_needs = ("full", "blocks")
+    student_needs = ("full", "blocks", "uniform")
     masks = False
     corrupts = True
     crops = 2

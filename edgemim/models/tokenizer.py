@@ -7,6 +7,7 @@ Differs: written from the description of its shape, and not checked against the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -42,7 +43,7 @@ class Tokenizer(nn.Module):
         self.vocabulary = vocabulary
         groups = {
             f"group_{number}": _group(width * before, width * factor, pools=number > 1)
-            for number, (before, factor) in enumerate(zip(_FACTORS[:-1], _FACTORS[1:], strict=True), start=1)
+            for number, (before, factor) in enumerate(itertools.pairwise(_FACTORS), start=1)
         }
         output = OrderedDict(relu=nn.ReLU(), conv=_convolution(width * _FACTORS[-1], vocabulary, 1))
         self.blocks = nn.Sequential(

@@ -72,9 +72,7 @@ def test_without_the_difficulty_it_says_what_gives_it() -> None:
     for context in (None, MaskContext()):
         with pytest.raises(ConfigError) as error:
             DifficultyMasking().sample(2, (4, 4), torch.Generator(), context)
-        assert str(error.value) == (
-            "difficulty masking needs 'difficulty', which is not given; use it with method hpm"
-        )
+        assert str(error.value) == ("difficulty masking needs 'difficulty', which is not given; use it with method hpm")
 
 
 @pytest.mark.parametrize(

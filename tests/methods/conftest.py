@@ -32,7 +32,11 @@ SIZE, PATCH = (16, 24), 8
 STUDENT = {"embed_dim": 16, "depth": 4, "num_heads": 2}
 TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 4}
 DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
-CONVNET = {"depths": (1, 1), "dims": (8, 16)}  # of stride 8: cells lie as the patches of the others do
+CONVNET = {
+    "depths": (1, 1, 1, 1),
+    "dims": (8, 8, 8, 16),
+    "patch_size": 1,
+}  # of stride 8: cells lie as the patches of the others do
 # What a masking that is a method's only one needs on such a grid.
 MASKINGS_HERE: dict[str, dict[str, Any]] = {"mixture": {"images": 3}}
 TEACHER_MEAN, TEACHER_STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)

@@ -101,9 +101,7 @@ def test_the_defaults_are_those_of_the_released_code() -> None:
         ),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(
-    make_method: MakeMethod, settings: dict[str, Any], message: str
-) -> None:
+def test_settings_that_do_not_fit_are_refused(make_method: MakeMethod, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         make_method("gmml", **settings)
     assert str(error.value) == message

@@ -75,9 +75,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
         )
         decoder = part(twins, "pixels.decoder.")
         for tokens, keep in zip(own, keeps[group], strict=True):
-            predictions.append(
-                pieces.decode(torch.cat([common, tokens]), keep, decoder, table, heads=4, blocks=2)
-            )
+            predictions.append(pieces.decode(torch.cat([common, tokens]), keep, decoder, table, heads=4, blocks=2))
         recognitions.append(plain.recognition(pieces, own, part(twins, "contrast_head."), 0.25))
     pixels = pieces.pixel_loss(predictions, images, keeps, 8, True)
     contrastive = (recognitions[0] + recognitions[1]) / 2

@@ -81,9 +81,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
         views["teacher"].append([])
         for image, corrupted, mask in zip(clean.double(), seen.images.double(), seen.mask[:, 0], strict=True):
             after = pieces.encode(corrupted, range(6), student, patch=8, heads=2, blocks=DEPTH, prefix=prefix)
-            predictions.append(
-                pixels.recover(pieces, after, BLOCKS, part(twins, "head."), prefix=before, grid=(2, 3))
-            )
+            predictions.append(pixels.recover(pieces, after, BLOCKS, part(twins, "head."), prefix=before, grid=(2, 3)))
             targets.append(image)
             masks.append(mask)
             looked = pieces.encode(image, range(6), copied, patch=8, heads=2, blocks=DEPTH, prefix=prefix)[-1]
@@ -178,9 +176,7 @@ def test_the_copy_follows_along_a_cosine_of_the_run(
     assert momentum_at(0.996, 1) == 1
 
 
-def test_the_copy_begins_as_its_original_and_sees_the_clean_images(
-    make_method: MakeMethod, batch: Batch
-) -> None:
+def test_the_copy_begins_as_its_original_and_sees_the_clean_images(make_method: MakeMethod, batch: Batch) -> None:
     method = make_method("sit", **PROJECTOR)
     seen: list[Tensor] = []
     method.momentum.backbone.patch_embed.register_forward_hook(  # type: ignore[union-attr]

@@ -87,9 +87,7 @@ def test_reconstructions_have_each_cells_own_colours(
     with torch.no_grad():
         made = predicted(reference, leaves(method), part, images, 16)
     for own, other, image in zip(shown.double(), made, images, strict=True):
-        cells = zip(
-            plain.cells_of(own, GRID), plain.cells_of(other, GRID), plain.cells_of(image, GRID), strict=True
-        )
+        cells = zip(plain.cells_of(own, GRID), plain.cells_of(other, GRID), plain.cells_of(image, GRID), strict=True)
         for cell, normalised, original in cells:
             mean, deviation = plain.statistics(original)
             # float32 against float64, numbers of about 1.

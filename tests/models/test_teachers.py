@@ -142,7 +142,7 @@ def test_a_swin_meets_another_grid(teach: Teach) -> None:
 def test_rotary_positions_meet_another_grid(teach: Teach) -> None:
     """EVA-02 has no adapter of its own: whole images only, without its class token."""
     teacher = teach("eva02_tiny_patch14_224", img_size=56, **{**SMALL, "embed_dim": 24})
-    assert teacher.adapter.abilities == ("full", "blocks")
+    assert teacher.adapter.abilities == ("full", "blocks", "uniform")
     teacher.match((3, 5))
     assert teacher.adapter.size == (42, 70)
     assert teacher(torch.randn(2, 3, 48, 80), taps=[0]).taps[0].shape == (2, 15, 24)
@@ -152,7 +152,7 @@ def test_rotary_positions_meet_another_grid(teach: Teach) -> None:
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])
 def test_a_convnet_teaches_whole_images_of_any_size(teach: Teach, name: str) -> None:
     teacher = teach(name)
-    assert teacher.adapter.abilities == ("full", "blocks")
+    assert teacher.adapter.abilities == ("full", "blocks", "sparse")
     teacher.match((2, 3))
     assert teacher.adapter.size == (64, 96)
     found = teacher(torch.randn(2, 3, 32, 48), taps=[teacher.adapter.depth - 1])

@@ -16,9 +16,7 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 
 
-def attention(
-    pieces: ModuleType, x: Tensor, keys: Sequence[int], state: State, name: str, heads: int
-) -> Tensor:
+def attention(pieces: ModuleType, x: Tensor, keys: Sequence[int], state: State, name: str, heads: int) -> Tensor:
     """Tokens [N, D]: every one asks, those with the numbers `keys` alone answer."""
     joint = pieces.linear(x, state, f"{name}.qkv")
     width = x.shape[1]

@@ -7,6 +7,7 @@ file, which a caller hands over as `pieces`. Tokens of one image are [N, D]; `vi
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
@@ -116,6 +117,6 @@ def mean_distribution(x: Tensor, rows: Sequence[int]) -> Tensor:
 
 def rise(levels: Sequence[Tensor]) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
-    for before, after in zip(levels[:-1], levels[1:], strict=True):
+    for before, after in itertools.pairwise(levels):
         total = total + (after - before).clamp(min=0)
     return total

@@ -66,8 +66,9 @@ class BackboneAdapter(ABC):
 
     Attributes:
         backbone: The timm model, with or without a head; the head is never run here.
-        abilities: Modes of `forward` (`full`, `visible`, `mask_token`), `blocks` where outputs of single blocks
-            can be had, `qkv` where queries, keys and values can, and `tokens` of a `TokenAdapter`.
+        abilities: Modes of `forward` (`full`, `visible`, `mask_token`, `sparse`), `blocks` where outputs of single
+            blocks can be had, `uniform` where these all have one grid and one width, `qkv` where queries, keys and
+            values can be had, and `tokens` of a `TokenAdapter`.
         size: Height and width of its images in pixels.
         grid: Height and width of the patch grid on which a mask is drawn, in patches.
         patch_size: Height and width in pixels of one of these patches.
@@ -110,9 +111,10 @@ class BackboneAdapter(ABC):
 
         Args:
             images: [B, 3, H, W], normalised.
-            plan: Needed by the modes `visible` and `mask_token`.
+            plan: Needed by the modes `visible`, `mask_token` and `sparse`.
             mode: `full`: all patches. `visible`: only the plan's visible ones. `mask_token`: all, those that
-                are not visible replaced by `mask_token` before the positions are added.
+                are not visible replaced by `mask_token` before the positions are added. `sparse`: a convnet on the
+                plan's visible cells alone.
             mask_token: [D], for the mode of that name.
             taps: Blocks whose output tokens are wanted.
             qkv: Blocks whose queries, keys and values are wanted.

@@ -25,7 +25,7 @@ class BeitAdapter(BackboneAdapter):
         ConfigError: The model takes images of a size that is not a whole number of patches.
     """
 
-    abilities = ("full", "mask_token", "blocks")
+    abilities = ("full", "mask_token", "blocks", "uniform")
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)

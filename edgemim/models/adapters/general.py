@@ -37,6 +37,8 @@ class GeneralAdapter(BackboneAdapter):
         self._levels = getattr(backbone, "feature_info", None) or []
         if not self._levels or not hasattr(backbone, "forward_intermediates"):
             self.abilities = ("full",)
+        elif len({(level["num_chs"], level.get("reduction")) for level in self._levels}) == 1:
+            self.abilities = (*self.abilities, "uniform")
         self.depth = len(self._levels)
         height, width = size or input_size(backbone, {})
         self.size = (int(height), int(width))

@@ -28,7 +28,7 @@ class ViTAdapter(TokenAdapter):
             of a size that is not a whole number of patches.
     """
 
-    abilities: tuple[str, ...] = ("full", "visible", "mask_token", "blocks", "qkv", "tokens")
+    abilities: tuple[str, ...] = ("full", "visible", "mask_token", "blocks", "uniform", "qkv", "tokens")
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
@@ -44,9 +44,9 @@ class ViTAdapter(TokenAdapter):
         self.depth = len(vit.blocks)
         self.num_prefix = vit.num_prefix_tokens
         if not all(hasattr(b, "norm1") and hasattr(getattr(b, "attn", None), "qkv") for b in vit.blocks):
-            self.abilities = ("full", "visible", "mask_token", "blocks")
+            self.abilities = ("full", "visible", "mask_token", "blocks", "uniform")
         elif not all(_is_plain(b) for b in vit.blocks):
-            self.abilities = ("full", "visible", "mask_token", "blocks", "qkv")
+            self.abilities = ("full", "visible", "mask_token", "blocks", "uniform", "qkv")
 
     @staticmethod
     def fits(backbone: nn.Module) -> bool:

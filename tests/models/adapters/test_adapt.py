@@ -8,6 +8,7 @@ import pytest
 
 from edgemim.models.adapters import adapt
 from edgemim.models.adapters.beit import BeitAdapter
+from edgemim.models.adapters.conv import ConvAdapter
 from edgemim.models.adapters.general import GeneralAdapter
 from edgemim.models.adapters.swin import SwinAdapter
 from edgemim.models.adapters.vit import ViTAdapter
@@ -26,7 +27,7 @@ CASES: list[tuple[str, dict[str, Any], type]] = [
     ("deit_tiny_distilled_patch16_224", TINY, GeneralAdapter),
     ("eva02_tiny_patch14_224", TINY, GeneralAdapter),
     ("swinv2_tiny_window8_256", STAGES, GeneralAdapter),
-    ("test_resnet", {}, GeneralAdapter),
+    ("test_resnet", {}, ConvAdapter),
 ]
 
 

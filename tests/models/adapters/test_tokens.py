@@ -144,9 +144,7 @@ def test_the_attention_is_told_which_block_asks_and_its_answer_is_taken(
     assert asked == [0, 1]
 
 
-def test_a_pass_with_an_attention_stops_where_it_is_asked_to(
-    make: Callable[..., TokenAdapter], images: Tensor
-) -> None:
+def test_a_pass_with_an_attention_stops_where_it_is_asked_to(make: Callable[..., TokenAdapter], images: Tensor) -> None:
     adapter = make("plain")
     features = adapter.run(tokens_of(adapter, images), taps=(0,), stop_early=True, attend=plain_attention)
     assert features.tokens is None

@@ -67,9 +67,7 @@ def test_it_is_called_once_for_each_step_with_the_epochs_that_are_done(
     assert epochs == [8 / 24, 16 / 24, 1.0, 32 / 24]
 
 
-def test_what_is_saved_holds_its_work(
-    train: Train, make_hpm: MakeHPM, settings: RunSettings, tmp_path: Path
-) -> None:
+def test_what_is_saved_holds_its_work(train: Train, make_hpm: MakeHPM, settings: RunSettings, tmp_path: Path) -> None:
     method = make_hpm()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     with pytest.raises(Interrupted):
