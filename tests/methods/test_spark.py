@@ -217,6 +217,6 @@ def test_what_does_not_fit_is_refused_in_one_line(
 
 
 def test_a_vit_is_told_what_fits_it(make_method: MakeMethod) -> None:
-    with pytest.raises(ConfigError, match="'sparse'; VisionTransformer can do .*methods .*mae") as caught:
+    with pytest.raises(ConfigError, match=r"'sparse'; VisionTransformer can do .*methods .*mae") as caught:
         SparK(make_method("mae").adapter, RandomMasking(), SparKSettings())
     assert "spark" not in str(caught.value).split("methods")[1]

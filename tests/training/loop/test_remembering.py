@@ -253,7 +253,7 @@ def test_the_memory_of_other_images_is_refused_also_when_every_step_is_done(
 ) -> None:
     with pytest.raises(Interrupted):
         train(make_amt(), settings, tmp_path, stop_at=stop)
-    with pytest.raises(TrainingError, match="^what is remembered belongs to other images or another transform"):
+    with pytest.raises(TrainingError, match=r"^what is remembered belongs to other images or another transform"):
         train(make_amt(fingerprint=OTHERS), settings, tmp_path, resume=True)
 
 
@@ -261,7 +261,7 @@ def test_another_transform_is_refused_whatever_is_accepted(tmp_path: Path, run_s
     own = {"method": {"name": "amt", "first_epoch": 0.01}, "masking": {"name": "throwing"}}
     pretrain(run_settings(**own, training={"steps": 2}), tmp_path / "run", stage="pretrain")
     changed = run_settings(**own, training={"steps": 4}, preprocess={"crop_ratio": 1.0})
-    with pytest.raises(TrainingError, match="^what is remembered belongs to other images or another transform"):
+    with pytest.raises(TrainingError, match=r"^what is remembered belongs to other images or another transform"):
         pretrain(changed, tmp_path / "run", stage="pretrain", resume=True, accept_changes=True)
 
 
