@@ -1,18 +1,24 @@
-"""Does a teacher help a small student on CIFAR-10, and which method's student is best at equal updates?
+"""Does a teacher help a small student on CIFAR-10, and which method's student is best, at equal updates and seconds?
 
-    python benchmarks/methods_cifar10.py --preset cpu|gpu|tiny [--data PATH] [--plot docs/methods_cifar10.png]
+    python benchmarks/methods_cifar10.py --preset cpu|gpu|tiny [--timed] [--data PATH] [--plot docs/methods_cifar10.png]
     python benchmarks/methods_cifar10.py --preset cpu --timing
 
 Each row trains the same student by one method for the same number of updates, measures k-NN and a linear probe of
 its frozen features, fine-tunes it for the same number of updates, and counts the test images that it gets right.
 `scratch` is fine-tuned only; `scratch-long` is fine-tuned for all the updates that the others get in both stages.
 Distillation learns from one MAE teacher (`logit`: from its fine-tuned form), whose own updates are not counted.
-`selfdistill` spends half of its updates on the MAE checkpoint that it goes on from.
+`selfdistill` spends half of its updates on the MAE checkpoint that it goes on from. Methods for convnets train one, and
+are held against `scratch-convnet`, not against the ViTs.
+
+`--timed` adds the rows that end in `-timed`: as many updates of the method as take the time of all those of `mae`, by
+what `--timing` measured beforehand, looks at all training images included. A row whose updates cost about what those of
+`mae` do is not run again. In all else they are the rows without that ending.
 
 One JSON per run and a `summary.json`. A finished run is not run again while its settings and images are the same; an
-interrupted one is taken up where it was. `--preset cpu` takes about an hour on two cores, `gpu` many hours on one GPU,
-`tiny` a few minutes and proves nothing. `--timing` measures what an update costs; nothing else should be running.
-`--validation` tests on held-out training images instead of the test images: settings are chosen there or not at all.
+interrupted one is taken up where it was. `--preset cpu` takes several hours on two cores, `gpu` many hours on one GPU,
+`tiny` a few minutes and proves nothing; `--minutes` divides them up. `--timing` measures what an update costs; nothing
+else should be running. `--validation` tests on held-out training images instead of the test images: settings are chosen
+there or not at all.
 
 What would make the answer wrong: settings picked by their test accuracy; updates too few for a method to pay off;
 one teacher, whose luck all its students share; other work on the machine during `--timing`.
@@ -27,12 +33,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _parts.comparison import PRESETS, PROTOCOL, TEACHER, Preset, Run, plan, student_run, teacher_run
+from _parts.comparison import PROTOCOL, TEACHER, Run, plan, student_run, teacher_run
 from _parts.machine import describe_machine, usable_cores
+from _parts.presets import PRESETS, SIZE, Preset
 from _parts.side_by_side import Task, run_side_by_side, say_on_stderr
 from _parts.summary import summarise
 
@@ -67,6 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_words, default=(), help="rows, comma-separated")
     parser.add_argument("--seeds", type=_numbers, default=(), help="of the ranked rows, comma-separated")
     parser.add_argument("--minutes", type=float, help="stop after so many; the next call goes on")
+    parser.add_argument("--timed", action="store_true", help="also run rows in the time of mae's updates")
     parser.add_argument("--validation", action="store_true", help="test on held-out training images")
     parser.add_argument("--timing", action="store_true", help="measure seconds and memory of an update")
     parser.add_argument("--plot", type=Path, help="draw the summary into this file")
@@ -78,7 +86,8 @@ def parse() -> argparse.Namespace:
 def compare(arguments: argparse.Namespace) -> None:
     """Every run of the plan that has no result yet, side by side."""
     preset, seeds = PRESETS[arguments.preset], arguments.seeds or PRESETS[arguments.preset].seeds
-    asked = plan(preset, seeds=seeds, only=arguments.only)
+    in_time = updates_of_rows(arguments, preset)
+    asked = plan(preset, seeds=seeds, only=arguments.only, in_time=changed(preset, in_time) if arguments.timed else {})
     say_on_stderr("reading the images")
     data, images = prepare_data(arguments, preset)
     comparison = Comparison(arguments, preset, images)
@@ -93,9 +102,32 @@ def compare(arguments: argparse.Namespace) -> None:
         on_done=lambda task, seconds: comparison.line(task.label, seconds),
         say=say_on_stderr,
     )
-    write_summary(arguments, comparison, plan(preset, seeds=tuple(sorted({*preset.seeds, *seeds}))))
+    everything = plan(preset, seeds=tuple(sorted({*preset.seeds, *seeds})), in_time=changed(preset, in_time))
+    write_summary(arguments, comparison, everything, alike=set(in_time) - set(changed(preset, in_time)))
     if outcome.failed:
         sys.exit(f"failed: {', '.join(outcome.failed)}; the logs are in {comparison.work}")
+
+
+def updates_of_rows(arguments: argparse.Namespace, preset: Preset) -> dict[str, int]:
+    """Of each row that is compared in the time of MAE, the number of its updates; none where nothing was measured.
+
+    Raises:
+        SystemExit: Such rows are to be run, and what an update costs was not measured for all of them.
+    """
+    from _parts.timed import read_seconds, updates_in_time
+
+    command = f"python benchmarks/methods_cifar10.py --preset {arguments.preset} --timing"
+    try:
+        return updates_in_time(preset, read_seconds(timing_file(arguments), command), command)
+    except SystemExit:
+        if arguments.timed:
+            raise
+        return {}
+
+
+def changed(preset: Preset, in_time: Mapping[str, int]) -> dict[str, int]:
+    """Those of the rows that are to be run with another number of updates than the preset's."""
+    return {row: updates for row, updates in in_time.items() if updates != preset.updates}
 
 
 class Comparison:
@@ -136,7 +168,8 @@ class Comparison:
         teacher = teacher_run(self.preset)
         job = {
             "preset": self.arguments.preset,
-            "row": run.name,
+            "row": run.row,
+            "in_time": run.in_time,
             "seed": run.seed,
             "key": self.key(run),
             "work": str(self.folder(run)),
@@ -173,7 +206,10 @@ def do_job(job: dict[str, Any]) -> None:
     from edgemim.errors import EdgemimError
 
     preset = PRESETS[job["preset"]]
-    run = teacher_run(preset) if job["row"] == TEACHER else student_run(job["row"], preset, job["seed"])
+    if job["row"] == TEACHER:
+        run = teacher_run(preset)
+    else:
+        run = student_run(job["row"], preset, job["seed"], in_time=job["in_time"])
     try:
         result = execute(
             run,
@@ -209,7 +245,7 @@ def prepare_data(arguments: argparse.Namespace, preset: Preset) -> tuple[Path, d
         )
     splits = open_splits(str(folder))
     for images in (splits.train, splits.test):  # before several processes would want to
-        decoded(images, (preset.student["img_size"],) * 2)
+        decoded(images, (SIZE, SIZE))
     tested = f"the last {VALIDATION_PER_CLASS} training images of each class" if arguments.validation else "test images"
     return folder, {
         "set": "CIFAR-10",
@@ -221,30 +257,38 @@ def prepare_data(arguments: argparse.Namespace, preset: Preset) -> tuple[Path, d
     }
 
 
-def write_summary(arguments: argparse.Namespace, comparison: Comparison, everything: Sequence[Run]) -> None:
-    """`summary.json` of the runs that are done, and the picture where one is asked for."""
+def write_summary(
+    arguments: argparse.Namespace, comparison: Comparison, everything: Sequence[Run], *, alike: Collection[str]
+) -> None:
+    """`summary.json` of the runs that are done, and the picture where one is asked for.
+
+    Runs in the time of MAE are missing only where some of them are done, or were asked for.
+    """
     from _parts.one_run import write_result
 
     found = [(run, comparison.result(run)) for run in everything]
     results = [result for _, result in found if result is not None]
-    if not results:
+    if all(result["name"] == TEACHER for result in results):
         return
     preset = comparison.preset
+    timed = arguments.timed or any(run.in_time and result is not None for run, result in found)
     facts = {
         "question": (__doc__ or "").split("\n")[0],
         "command": f"python benchmarks/methods_cifar10.py --preset {arguments.preset}"
+        + (" --timed" if timed else "")
         + (" --validation" if arguments.validation else ""),
         "preset": arguments.preset,
         "protocol": PROTOCOL,
         "data": comparison.images,
         "student": dict(preset.student),
+        "convnet": dict(preset.convnet),
         "teacher_model": dict(preset.teacher),
         "batch_size": preset.batch_size,
         "updates": preset.updates,
         "finetune_updates": preset.finetune_updates,
     }
-    missing = [run.label for run, result in found if result is None]
-    summary = summarise(results, missing=missing, facts=facts)
+    missing = [run.label for run, result in found if result is None and (timed or not run.in_time)]
+    summary = summarise(results, missing=missing, facts=facts, alike=alike)
     file = comparison.out / "summary.json"
     write_result(file, summary)
     say_on_stderr(f"wrote {file}; {len(missing)} runs are missing" if missing else f"wrote {file}")
@@ -264,7 +308,7 @@ def time_methods(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     preset = PRESETS[arguments.preset]
     only = (*arguments.only, "mae") if arguments.only else ()
-    runs = [run for run in plan(preset, seeds=preset.seeds[:1], only=only) if run.method and run.name != TEACHER]
+    runs = [run for run in plan(preset, seeds=preset.seeds[:1], only=only) if run.method and run.row != TEACHER]
     say_on_stderr(f"timing {len(runs)} methods in turn, {ROUNDS} rounds")
     machine = describe_machine()
     rows = measure_seconds(runs, preset, rounds=ROUNDS, steps_per_round=STEPS_PER_ROUND)
@@ -273,7 +317,7 @@ def time_methods(arguments: argparse.Namespace) -> None:
         command = [sys.executable, str(Path(__file__).resolve()), "--preset", arguments.preset, "--memory", run.name]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         rows[run.name] |= json.loads(done.stdout)
-    file = arguments.out / folder_name(arguments) / "timing.json"
+    file = timing_file(arguments)
     write_result(
         file,
         {
@@ -298,6 +342,12 @@ def print_memory(arguments: argparse.Namespace) -> None:
     preset = PRESETS[arguments.preset]
     run = student_run(arguments.memory, preset, preset.seeds[0])
     sys.stdout.write(json.dumps(measure_memory(run, preset)) + "\n")
+
+
+def timing_file(arguments: argparse.Namespace) -> Path:
+    """What was measured of a preset; the images that are tested on do not matter to it."""
+    file: Path = arguments.out / arguments.preset / "timing.json"
+    return file
 
 
 def folder_name(arguments: argparse.Namespace) -> str:

@@ -7,60 +7,126 @@ from typing import Any
 
 Kept = Mapping[str, Any]
 _SCORES = {"knn_top1": "k-NN (%)", "linear_top1": "linear probe (%)", "top1": "fine-tuned top-1 (%)"}
-_BASELINES = {"scratch": "minus `scratch`", "mae": "minus `mae`"}
+_BASELINES = ("scratch", "mae")
 _SIZES = {"large": "L", "base": "B", "small": "S", "tiny": "Ti"}
-_MEANING = {"scratch": ", fine-tuning only", "scratch-long": ", fine-tuning for all updates"}
+_MEANING = {
+    "scratch": ", fine-tuning only",
+    "scratch-long": ", fine-tuning for all updates",
+    "scratch-long-timed": ", fine-tuning for all of the time",
+    "scratch-convnet": ", fine-tuning only",
+    "scratch-long-convnet": ", fine-tuning for all updates",
+}
+_NOT_YET = "Not yet measured."
+_FEWEST_SEEDS = 3
+# How many rows that are no baselines the short table shows.
+_BEST = 5
+# Lists of claims in a summary, and what the rows of each have in common.
+_CLAIMS = {"claims": "updates", "timed_claims": "seconds", "convnet_claims": "updates, convnets"}
 
 
 def short(kept: Kept) -> str:
-    """Fine-tuned top-1 of the ranked rows."""
-    rows = [(_name(r), _mean(r["top1"]), _gain(r["top1_minus_scratch"])) for r in _best_first(kept["ranked"])]
-    return _page(_table(("student", _SCORES["top1"], _BASELINES["scratch"]), rows), _protocol(kept), _origin(kept))
+    """Fine-tuned top-1 of the baselines and of the best of the other ranked rows."""
+    best = _best_first(kept["ranked"])
+    others = [r for r in best if r["name"] not in ("mae", *_MEANING)]
+    shown = [r for r in best if r not in others[_BEST:]]
+    rows = [(_name(r), _mean(r["top1"]), _gain(r["top1_minus_scratch"])) for r in shown]
+    which = f"The baselines and the best {_BEST} of {len(others)} methods." if len(others) > _BEST else ""
+    table = _table(("student", _SCORES["top1"], _minus("scratch")), rows)
+    return _page(table, which, _protocol(kept), _origin(kept))
 
 
 def ranking(kept: Kept) -> str:
     """Rows with seeds enough for a ranking, the best first, and the teacher."""
-    rows = [
-        (
-            _name(row),
-            len(row["seeds"]),
-            *(_mean(row[metric]) for metric in _SCORES),
-            *(_gain(row[f"top1_minus_{other}"]) for other in _BASELINES),
-        )
-        for row in _best_first(kept["ranked"])
-    ]
+    rows = [_cells(row, _BASELINES) for row in _best_first(kept["ranked"])]
     missing = f"Not done yet: {', '.join(kept['missing'])}." if kept["missing"] else ""
-    table = _table(("student", "seeds", *_SCORES.values(), *_BASELINES.values()), rows)
+    table = _table(("student", "seeds", *_SCORES.values(), *map(_minus, _BASELINES)), rows)
     return _page(table, _protocol(kept), _teacher(kept), missing, _origin(kept))
 
 
-def claims(kept: Kept) -> str:
-    """What the ranked rows show, refute, or leave open."""
-    rows = [(c["claim"], _gain(c), len(c["seeds"]), _verdict(c)) for c in kept["claims"]]
+def timed(kept: Kept) -> str:
+    """Rows in the time of MAE's updates, the best first; without seeds enough they have no difference to it."""
+    if not kept.get("timed"):
+        return _NOT_YET
+    rows = []
+    for row in _best_first(kept["timed"]):
+        name, seeds, *others = _cells(row, ("mae",))
+        rows.append((name, seeds, f"{row['student_updates'] - kept['finetune_updates']:,}", *others))
+    head = ("student", "seeds", "updates", *_SCORES.values(), _minus("mae"))
+    facts = (
+        f"As above, but each row has as many updates as take the time of the {kept['updates']:,} of `mae`, and then "
+        f"{kept['finetune_updates']:,} of fine-tuning; rows without `-timed` cost about as much and are those of above."
+    )
+    return _page(_table(head, rows), facts, _origin(kept))
+
+
+def convnets(kept: Kept) -> str:
+    """Rows whose student is a convnet, the best first."""
+    if not kept.get("convnets"):
+        return _NOT_YET
+    rows = [_cells(row, ("scratch-convnet",)) for row in _best_first(kept["convnets"])]
+    table = _table(("student", "seeds", *_SCORES.values(), _minus("scratch-convnet")), rows)
+    shape = kept["convnet"]
+    student = (
+        f"ConvNeXt V2, {_listed(shape['depths'])} blocks, {_listed(shape['dims'])} wide, a stem of "
+        f"{shape['patch_size']} pixel"
+    )
+    return _page(table, _protocol(kept, student), _origin(kept))
+
+
+def claims(kept: Kept, part: str = "claims") -> str:
+    """What the rows of a list show, refute, or leave open.
+
+    Args:
+        kept: The summary.
+        part: Name of the list in it.
+    """
+    if not kept.get(part):
+        return _NOT_YET
+    rows = [(c["claim"], _gain(c), len(c["seeds"]), _verdict(c)) for c in kept[part]]
     head = ("claim (fine-tuned top-1)", "difference in points", "seeds", "verdict")
-    return _page(_table(head, rows), " ".join(kept["caveats"]), _origin(kept))
+    caveats = " ".join(kept["caveats"]) if part == "claims" else ""
+    return _page(_table(head, rows), caveats, _origin(kept))
+
+
+def nothing_shown(kept: Kept) -> str:
+    """Claims that were tried with seeds enough and not shown, the refuted ones first."""
+    found = [
+        (claim, equal)
+        for part, equal in _CLAIMS.items()
+        for claim in kept.get(part, ())
+        if len(claim["seeds"]) >= _FEWEST_SEEDS and not claim["shown"]
+    ]
+    found.sort(key=lambda pair: not pair[0]["refuted"])
+    rows = [(claim["claim"], equal, _gain(claim), _verdict(claim)) for claim, equal in found]
+    head = ("claim (fine-tuned top-1)", "at equal", "difference in points", "verdict")
+    return _page(_table(head, rows), _origin(kept))
 
 
 def single_runs(kept: Kept) -> str:
     """Rows with too few seeds, by name: their order says nothing."""
-    rows = [
-        (_name(row), len(row["seeds"]), *(_mean(row[metric]) for metric in _SCORES))
-        for row in sorted(kept["not_ranked"], key=lambda row: str(row["name"]))
-    ]
+    rows = [_cells(row, ()) for row in sorted(kept["not_ranked"], key=lambda row: str(row["name"]))]
     return _page(_table(("run, not ranked", "seeds", *_SCORES.values()), rows), _origin(kept))
 
 
 def cost_of_an_update(kept: Kept) -> str:
-    """Seconds and memory by method, the cheapest first."""
+    """Seconds and memory by method, the cheapest first; then those of convnets."""
     rows = [
         (name, f"{1000 * row['median_s']:.0f}", _ratio(row), f"{row['peak_mib']:.0f}" if "peak_mib" in row else "-")
-        for name, row in sorted(kept["rows"].items(), key=lambda item: float(item[1]["ratio"]))
+        for name, row in sorted(kept["rows"].items(), key=lambda item: (_is_convnet(item[1]), item[1]["ratio"]))
     ]
+    looks = [
+        f"`{name}` takes {1000 * row['alone_s']:.0f} ms without its {row['looks']} looks at all images in a run, "
+        f"each of {row['look_s']:.1f} s, which are spread over the updates."
+        for name, row in kept["rows"].items()
+        if "looks" in row
+    ]
+    last = "The last rows are those of convnets." if any(map(_is_convnet, kept["rows"].values())) else ""
     facts = (
         f"Updates of {kept['batch_size']} images, threads: {kept['threads']}; medians of {kept['rounds']} rounds in "
         "turn. The peak is the whole process, Python and libraries included."
     )
-    return _page(_table(("method", "ms per update", "times `mae`", "peak MiB"), rows), facts, _origin(kept))
+    table = _table(("method", "ms per update", "times `mae`", "peak MiB"), rows)
+    return _page(table, " ".join(filter(None, (facts, *looks, last))), _origin(kept))
 
 
 def cost_of_distillation(kept: Kept) -> str:
@@ -96,8 +162,26 @@ def _best_first(rows: Sequence[Kept]) -> list[Kept]:
     return sorted(rows, key=lambda row: -float(row["top1"]["mean"]))
 
 
+def _cells(row: Kept, baselines: Iterable[str]) -> tuple[object, ...]:
+    """Name, seeds, scores, and the differences of fine-tuned top-1 to those of other rows."""
+    scores = (_mean(row[metric]) for metric in _SCORES)
+    return _name(row), len(row["seeds"]), *scores, *(_gain(row[f"top1_minus_{other}"]) for other in baselines)
+
+
 def _name(row: Kept) -> str:
     return f"`{row['name']}`{_MEANING.get(row['name'], '')}"
+
+
+def _minus(other: str) -> str:
+    return f"minus `{other}`"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _is_convnet(row: Kept) -> bool:
+    return bool(row.get("student") == "convnet")
 
 
 def _model(name: str) -> str:
@@ -128,13 +212,19 @@ def _verdict(claim: Kept) -> str:
     return "shown" if claim["shown"] else "refuted" if claim["refuted"] else "not shown"
 
 
-def _protocol(kept: Kept) -> str:
+def _protocol(kept: Kept, student: str = "") -> str:
+    """What the rows have in common.
+
+    Args:
+        kept: The summary.
+        student: In words; the ViT where it is empty.
+    """
     data, shape = kept["data"], kept["student"]
+    vit = f"ViT, {shape['depth']} blocks, {shape['embed_dim']} wide, patch {shape['patch_size']}"
     return (
-        f"CIFAR-10, {data['train_images']:,} training and {data['test_images']:,} test images. Student: ViT, "
-        f"{shape['depth']} blocks, {shape['embed_dim']} wide, patch {shape['patch_size']}; {kept['updates']:,} updates "
-        f"of {kept['batch_size']} images by the method, then {kept['finetune_updates']:,} of fine-tuning. "
-        "± is half a 95 % t-interval over seeds."
+        f"CIFAR-10, {data['train_images']:,} training and {data['test_images']:,} test images. Student: "
+        f"{student or vit}; {kept['updates']:,} updates of {kept['batch_size']} images by the method, then "
+        f"{kept['finetune_updates']:,} of fine-tuning. ± is half a 95 % t-interval over seeds."
     )
 
 

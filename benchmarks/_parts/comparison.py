@@ -1,7 +1,7 @@
-"""What `methods_cifar10.py` compares: presets, and the stages of each run.
+"""What `methods_cifar10.py` compares: the rows, the stages of each run, and the order of the runs.
 
-A method's settings are those of its recipe `<name>_small`; what is different here is in `_MASKINGS`, `_VARIANTS`
-and the presets, and nowhere else.
+A method's settings are those of its recipe `<name>_small`; what is different here is in `_masking`, `_VARIANTS`,
+`_paced` and the presets, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,81 +18,16 @@ from edgemim.methods import METHODS
 from edgemim.training.finetune import FinetuneSettings
 from edgemim.training.settings.run import RunSettings
 
+from .presets import BASELINES, CONVNET_BASELINES, SIZE, Preset
+
 # To be raised when the benchmark does something else with the same settings: finished runs are then run again.
 PROTOCOL = 1
 DATA = "cifar10"
 TEACHER = "teacher"
-BASELINES = ("scratch", "scratch-long", "mae")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Sizes and lengths of a comparison.
-
-    Attributes:
-        train_images, test_images: How many, evenly from the classes; 0: all.
-        student, teacher: timm name and arguments.
-        batch_size: Images per update, everywhere.
-        updates: Of each student before fine-tuning.
-        finetune_updates: Of each student.
-        teacher_updates, teacher_finetune_updates: Of the one teacher.
-        ranked: Rows that run with every seed; the others run with the first one. Empty: all rows.
-        seeds: The seeds.
-    """
-
-    train_images: int = 0
-    test_images: int = 0
-    student: Mapping[str, Any]
-    teacher: Mapping[str, Any]
-    batch_size: int
-    updates: int
-    finetune_updates: int
-    teacher_updates: int
-    teacher_finetune_updates: int
-    ranked: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-
-def _vit(*, patch_size: int, embed_dim: int, depth: int, num_heads: int) -> dict[str, Any]:
-    shape = {"patch_size": patch_size, "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
-    return {"name": "vit_tiny_patch16_224", "img_size": 32, **shape}
-
-
-# Teacher and student have equally many heads, since the first version of MiniLM compares them one to one.
-PRESETS = {
-    "cpu": Preset(
-        train_images=10_000,
-        student=_vit(patch_size=8, embed_dim=128, depth=6, num_heads=4),
-        teacher=_vit(patch_size=8, embed_dim=192, depth=9, num_heads=4),
-        batch_size=64,
-        updates=900,
-        finetune_updates=600,
-        teacher_updates=2700,
-        teacher_finetune_updates=600,
-        ranked=(*BASELINES, "feature", "dmae"),
-    ),
-    "gpu": Preset(
-        student=_vit(patch_size=4, embed_dim=192, depth=12, num_heads=6),
-        teacher=_vit(patch_size=4, embed_dim=384, depth=12, num_heads=6),
-        batch_size=256,
-        updates=20_000,
-        finetune_updates=10_000,
-        teacher_updates=40_000,
-        teacher_finetune_updates=10_000,
-    ),
-    "tiny": Preset(
-        train_images=80,
-        test_images=40,
-        student=_vit(patch_size=8, embed_dim=32, depth=2, num_heads=2),
-        teacher=_vit(patch_size=8, embed_dim=48, depth=3, num_heads=2),
-        batch_size=16,
-        updates=4,
-        finetune_updates=2,
-        teacher_updates=4,
-        teacher_finetune_updates=2,
-        ranked=("scratch", "mae", "dmae"),
-    ),
-}
+# What the name of a row ends in that gets the time of MAE's updates instead of their number.
+TIMED = "-timed"
+# Updates of HPM's published run: 200 epochs of ImageNet in batches of 2,048.
+_HPM_UPDATES = 125_114
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +62,22 @@ class Run:
     """One row of the comparison with one seed.
 
     Attributes:
-        name: Of the row: a method, `minilm-v1`, a baseline, or `teacher`.
+        row: A method, `minilm-v1`, a baseline, or `teacher`.
         method: Name in `METHODS`; empty for the baselines without one.
         stages: In this order, each in its folder.
+        in_time: Updates of the method that take as long as MAE's; 0: as many as the preset says.
     """
 
-    name: str
+    row: str
     method: str
     seed: int
     stages: tuple[Stage, ...]
+    in_time: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the row as the results have it."""
+        return f"{self.row}{TIMED}" if self.in_time else self.row
 
     @property
     def needs_teacher(self) -> bool:
@@ -182,21 +124,47 @@ _VARIANTS: dict[str, tuple[_Variant, ...]] = {
 }
 
 
+def _paced(method: str, preset: Preset) -> dict[str, Any]:
+    """Settings that are counted in epochs or updates, at the same share of a run as in the paper's.
+
+    A run in the time of MAE's updates keeps them as they are: what comes every so many epochs then costs the same per
+    update in both.
+    """
+    if method == "amt":  # the first look at all images after 40 of 400 epochs, and one after every 40 more
+        return dict.fromkeys(("first_epoch", "refresh_epochs"), round(preset.epochs / 10, 6))
+    if method == "hpm":  # the decay grows in 100 of 200 epochs, and the copy forgets in the same share of the updates
+        faster = _HPM_UPDATES / preset.updates
+        decays = {"ema_decay": 0.999, "ema_decay_end": 0.9999}
+        own = {name: round(max(0.0, 1 - faster * (1 - decay)), 6) for name, decay in decays.items()}
+        return own | {"ema_epochs": round(preset.epochs / 2, 6)}
+    return {}
+
+
 def _masking(name: str, preset: Preset) -> dict[str, Any]:
     """What a masking of a recipe needs to fit the preset's grid: the papers' sizes are for 14 x 14 patches."""
     patch = int(preset.student["patch_size"])
-    patches = (int(preset.student["img_size"]) // patch) ** 2
+    patches = (SIZE // patch) ** 2
     fitting = {"cells": {"cell": max(8, patch)}, "block": {"min_patches": max(2, round(patches * 16 / 196))}}
     return fitting.get(name, {})
 
 
-def rows(preset: Preset) -> dict[str, str]:
-    """Name of each row to its method (empty: none), baselines first; a method needs a recipe for small images."""
-    methods = [
-        name for name in METHODS if name not in BASELINES and f"{name.replace('-', '_')}_small" in recipe_names()
-    ]
+def rows() -> dict[str, str]:
+    """Name of each row to its method (empty: none); those of ViTs, then those of convnets, baselines first.
+
+    A method needs a recipe for small images.
+    """
+    recipes = recipe_names()
+    methods = [name for name in METHODS if name not in BASELINES and f"{name.replace('-', '_')}_small" in recipes]
     named = {f"{name}{v.suffix}": name for name in methods for v in _VARIANTS.get(name, (_Variant(),))}
-    return {"scratch": "", "scratch-long": "", "mae": "mae", **named}
+    vits = {row: name for row, name in named.items() if not _takes_convnets(name)}
+    convnets = {row: name for row, name in named.items() if _takes_convnets(name)}
+    baselines = {row: row if row in METHODS else "" for row in BASELINES}
+    return {**baselines, **vits, **dict.fromkeys(CONVNET_BASELINES, ""), **convnets}
+
+
+def is_convnet(row: str) -> bool:
+    """Whether the row's student is a convnet, which is not held against ViTs."""
+    return row in CONVNET_BASELINES or (row in METHODS and _takes_convnets(row))
 
 
 def is_ranked(row: str, preset: Preset) -> bool:
@@ -204,28 +172,38 @@ def is_ranked(row: str, preset: Preset) -> bool:
     return not preset.ranked or row in preset.ranked
 
 
-def plan(preset: Preset, *, seeds: tuple[int, ...], only: tuple[str, ...] = ()) -> list[Run]:
-    """Every run: the teacher's first, then the ranked rows seed by seed, then the others.
+def plan(
+    preset: Preset, *, seeds: tuple[int, ...], only: tuple[str, ...] = (), in_time: Mapping[str, int] | None = None
+) -> list[Run]:
+    """Every run, so ordered that what is done early is of use by itself.
+
+    The teacher's first, then all seeds of one row after the other: ranked baselines, other ranked rows, those in the
+    time of MAE's updates; then the rows with one seed.
 
     Args:
         preset: See `PRESETS`.
         seeds: Of the ranked rows; the others take the first one.
         only: Rows to run; empty: all.
+        in_time: Rows that are run in the time of MAE's updates too, and the number of their own.
 
     Raises:
         SystemExit: There is no such row.
     """
-    known = rows(preset)
+    timed = {f"{row}{TIMED}": updates for row, updates in (in_time or {}).items()}
+    known = [*sorted(rows(), key=lambda row: _order(row, preset)), *timed]
     unknown = [name for name in only if name not in known]
     if unknown:
-        raise SystemExit(f"--only has {', '.join(unknown)}; the rows are {', '.join(known)}")
+        more = "" if in_time else f"; those that end in {TIMED} need --timed"
+        raise SystemExit(f"--only has {', '.join(unknown)}; the rows are {', '.join(known)}{more}")
+    wanted = [name for name in known if not only or name in only]
+    first = [name for name in wanted if name in timed or is_ranked(name, preset)]
+    last = [name for name in wanted if name not in first]
     runs = [
-        student_run(row, preset, seed)
-        for row in known
-        if not only or row in only
-        for seed in (seeds if is_ranked(row, preset) else seeds[:1])
+        student_run(name.removesuffix(TIMED), preset, seed, in_time=timed.get(name, 0))
+        for names, taken in ((first, seeds), (last, seeds[:1]))
+        for name in names
+        for seed in taken
     ]
-    runs.sort(key=lambda run: (not is_ranked(run.name, preset), run.seed))
     return [teacher_run(preset), *runs] if any(run.needs_teacher for run in runs) else runs
 
 
@@ -233,35 +211,53 @@ def teacher_run(preset: Preset) -> Run:
     """The one teacher: MAE, and its fine-tuned form."""
     pretrained = _pretraining("mae", preset, 0, "pretrained", preset.teacher_updates, backbone=preset.teacher)
     tuned = _finetuning(preset, 0, preset.teacher_finetune_updates, init="pretrained")
-    return Run(name=TEACHER, method="mae", seed=0, stages=(pretrained, tuned))
+    return Run(row=TEACHER, method="mae", seed=0, stages=(pretrained, tuned))
 
 
-def student_run(row: str, preset: Preset, seed: int) -> Run:
-    """The run of a row: the method's updates, then the fine-tuning."""
-    method = rows(preset)[row]
-    stages = tuple(_student_stages(row, method, preset, seed))
-    return Run(name=row, method=method, seed=seed, stages=stages)
+def student_run(row: str, preset: Preset, seed: int, *, in_time: int = 0) -> Run:
+    """The run of a row: the method's updates, then the fine-tuning.
+
+    Args:
+        row: See `rows`.
+        preset: Sizes and lengths.
+        seed: Of everything in it.
+        in_time: Updates of the method, where they are not as many as the preset says.
+    """
+    method = rows()[row]
+    stages = tuple(_student_stages(row, method, preset, seed, in_time or preset.updates))
+    return Run(row=row, method=method, seed=seed, stages=stages, in_time=in_time)
 
 
-def _student_stages(row: str, method: str, preset: Preset, seed: int) -> Iterator[Stage]:
+def _order(row: str, preset: Preset) -> tuple[bool, bool]:
+    """Baselines before methods, where both are ranked or both are not."""
+    return not is_ranked(row, preset), row not in (*BASELINES, *CONVNET_BASELINES)
+
+
+def _takes_convnets(method: str) -> bool:
+    return "sparse" in METHODS.get(method).student_needs
+
+
+def _student_stages(row: str, method: str, preset: Preset, seed: int, updates: int) -> Iterator[Stage]:
     finetune = preset.finetune_updates
     if not method:
-        yield _fresh(preset, seed)
-        longer = preset.updates if row == "scratch-long" else 0
+        yield _fresh(preset, seed, _student(row, preset))
+        longer = updates if row.startswith("scratch-long") else 0
         yield _finetuning(preset, seed, finetune + longer, init="fresh")
         return
     if method == "selfdistill":
-        yield from _self_distillation(preset, seed)
+        yield from _self_distillation(preset, seed, updates)
     else:
         variant = next(v for v in _VARIANTS.get(method, (_Variant(),)) if f"{method}{v.suffix}" == row)
-        yield _pretraining(method, preset, seed, "pretrained", preset.updates, own=variant.method)
+        own = _paced(method, preset) | dict(variant.method)
+        student = _student(row, preset)
+        yield _pretraining(method, preset, seed, "pretrained", updates, backbone=student, own=own)
     yield _finetuning(preset, seed, finetune, init="pretrained")
 
 
-def _self_distillation(preset: Preset, seed: int) -> Iterator[Stage]:
+def _self_distillation(preset: Preset, seed: int, updates: int) -> Iterator[Stage]:
     """Half of the updates make the original checkpoint; half, from it, the student; its teacher is further MAE."""
-    first = preset.updates // 2
-    rest = preset.updates - first
+    first = updates // 2
+    rest = updates - first
     yield _pretraining("mae", preset, seed, "original", first)
     yield _pretraining("mae", preset, seed, "further", rest, init="original", counts=False)
     yield _pretraining("selfdistill", preset, seed, "pretrained", rest, init="original", teacher="further")
@@ -280,13 +276,9 @@ def _pretraining(
     teacher: str = "",
     counts: bool = True,
 ) -> Stage:
-    cls = METHODS.get(method)
+    cls, shape = METHODS.get(method), dict(backbone or preset.student)
     values = merge(load_recipe(f"{method.replace('-', '_')}_small"), _run(preset, seed, steps))
-    values |= {
-        "backbone": dict(backbone or preset.student),
-        "teacher": {},
-        "preprocess": load_recipe("mae-small")["preprocess"],
-    }
+    values |= {"backbone": shape, "teacher": {}, "preprocess": _contract(shape)}
     values["evaluation"] = {"probe": "both", "max_images": 10_000}
     settings = resolved(build(RunSettings, values))
     settings["method"] = {"name": method} | resolved(
@@ -310,10 +302,19 @@ def _finetuning(preset: Preset, seed: int, steps: int, *, init: str) -> Stage:
     return Stage(kind="finetune", folder="finetuned", settings=resolved(build(FinetuneSettings, values)), init=init)
 
 
-def _fresh(preset: Preset, seed: int) -> Stage:
-    values = {"seed": seed, "backbone": dict(preset.student), "training": {"steps": 1}}
-    values["preprocess"] = load_recipe("mae-small")["preprocess"]
+def _fresh(preset: Preset, seed: int, shape: Mapping[str, Any]) -> Stage:
+    values = {"seed": seed, "backbone": dict(shape), "training": {"steps": 1}, "preprocess": _contract(shape)}
     return Stage(kind="fresh", folder="fresh", settings=resolved(build(RunSettings, values)), counts=False)
+
+
+def _student(row: str, preset: Preset) -> Mapping[str, Any]:
+    return preset.convnet if is_convnet(row) else preset.student
+
+
+def _contract(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """One preprocessing for all; a convnet, which takes images of any size, has to be told theirs."""
+    contract: dict[str, Any] = load_recipe("mae-small")["preprocess"]
+    return contract if "img_size" in shape else contract | {"size": SIZE}
 
 
 def _run(preset: Preset, seed: int, steps: int) -> dict[str, Any]:

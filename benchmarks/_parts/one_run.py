@@ -14,8 +14,8 @@ import torch
 from edgemim.artifact import MANIFEST
 from edgemim.config import build, merge
 from edgemim.models.adapters import adapt
-from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import CheckpointInfo, save_checkpoint
+from edgemim.training.assembly import starting_point
 from edgemim.training.finetune import FinetuneSettings, finetune
 from edgemim.training.loop.precision import lightning_precision
 from edgemim.training.loop.seeding import seeded
@@ -107,14 +107,11 @@ def _fresh(settings: RunSettings, out: Path) -> dict[str, Any]:
     """A checkpoint of the weights with which pretraining with this seed begins."""
     if (out / MANIFEST).exists():
         return {}
-    arguments = dict(settings.backbone)
-    name = str(arguments.pop("name"))
     with seeded(settings.seed):
-        model = build_backbone(name, arguments)
-        size = (int(arguments["img_size"]), int(arguments["img_size"]))
-        adapt(model, size).initialise()
-    info = CheckpointInfo(architecture=name, model_args=arguments, preprocess=settings.preprocess.at(size))
-    save_checkpoint(out, model, info)
+        start = starting_point(settings)
+        adapt(start.model, start.contract.size).initialise()
+    info = CheckpointInfo(architecture=start.architecture, model_args=start.model_args, preprocess=start.contract)
+    save_checkpoint(out, start.model, info)
     return {}
 
 

@@ -1,13 +1,18 @@
-"""The summary of a comparison: every row, differences to the baselines, and what may be claimed."""
+"""The summary of a comparison: every row, differences to the baselines, and what may be claimed.
+
+Rows are held against each other in three lists: ViTs with the same number of updates, ViTs in the same time, and
+convnets with the same number of updates.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .comparison import BASELINES, TEACHER
+from .comparison import TEACHER, TIMED, is_convnet
 from .intervals import CONFIDENCE, FEWEST_SEEDS, claim, described, difference
+from .presets import BASELINES, CONVNET_BASELINES
 
 METRICS = ("top1", "linear_top1", "knn_top1")
 # The order that was expected before anything was run, from the weakest to the strongest.
@@ -22,18 +27,31 @@ _EXPECTED = (
     ("dmae", "scratch-long"),
     ("dmae", "feature"),
 )
+_EXPECTED_OF_CONVNETS = (
+    ("spark", "scratch-convnet"),
+    ("spark-dmae", "scratch-convnet"),
+    ("spark-dmae", "spark"),
+    ("spark", "scratch-long-convnet"),
+    ("spark-dmae", "scratch-long-convnet"),
+)
 CAVEATS = (
     "An interval is a 95 % t-interval over seeds; a seed changes initial weights, order, crops and masks.",
     "All seeds learn from one teacher and are tested on the same images: neither is part of the interval.",
     "The claims are not corrected for being several.",
     "Learning rate and crops of the small recipes were once picked on these test images, for the quickstart.",
-    "Updates are equal, not time: what an update of each method costs is measured apart.",
+    "Where updates are equal time is not, and where time is equal it is that of the updates alone.",
     "The lengths are short; the order after a long training may be another one.",
 )
 
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]  # metric to row to seed to score
+
 
 def summarise(
-    results: Sequence[Mapping[str, Any]], *, missing: Sequence[str], facts: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]],
+    *,
+    missing: Sequence[str],
+    facts: Mapping[str, Any],
+    alike: Collection[str] = (),
 ) -> dict[str, Any]:
     """All that the tables show.
 
@@ -41,25 +59,38 @@ def summarise(
         results: Of the runs that are done, the teacher's among them.
         missing: Labels of those that are not.
         facts: Of the whole comparison, kept as they are.
+        alike: Rows whose updates take as long as MAE's: they stand among those in the same time as they are.
     """
     students = [r for r in results if r["name"] != TEACHER]
     scores = {metric: _by_row(students, metric) for metric in METRICS}
-    rows = [_row(name, students, scores) for name in _in_order({str(r["name"]) for r in students})]
-    ranked = [row for row in rows if len(row["seeds"]) >= FEWEST_SEEDS]
+    names = {str(r["name"]) for r in students}
+    convnets, timed = {n for n in names if is_convnet(n)}, {n for n in names if n.endswith(TIMED)}
+
+    def rows_of(some: Collection[str], baselines: Sequence[str]) -> list[dict[str, Any]]:
+        return [_row(name, students, scores, baselines) for name in _in_order(some)]
+
+    vits = rows_of(names - convnets - timed, ("scratch", "mae"))
+    in_time = timed | (set(alike) & names) if timed else set()
     return {
         **facts,
         "confidence": CONFIDENCE,
         "caveats": list(CAVEATS),
         "missing": list(missing),
         "teacher": next((_teacher(r) for r in results if r["name"] == TEACHER), None),
-        "ranked": ranked,
-        "not_ranked": [row for row in rows if len(row["seeds"]) < FEWEST_SEEDS],
-        "claims": [{"metric": "top1", **claim(*pair, scores["top1"])} for pair in _pairs(scores["top1"])],
+        "ranked": [row for row in vits if len(row["seeds"]) >= FEWEST_SEEDS],
+        "not_ranked": [row for row in vits if len(row["seeds"]) < FEWEST_SEEDS],
+        "timed": rows_of(in_time, ("mae",)),
+        "convnets": rows_of(convnets, ("scratch-convnet",)),
+        "claims": _claims(_pairs(scores["top1"], names - convnets - timed), scores),
+        "timed_claims": _claims([(name, "mae") for name in _enough(scores["top1"], timed)], scores),
+        "convnet_claims": _claims(_EXPECTED_OF_CONVNETS, scores) if convnets else [],
         "machine": _machine(results),
     }
 
 
-def _row(name: str, students: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    name: str, students: Sequence[Mapping[str, Any]], scores: Scores, baselines: Sequence[str]
+) -> dict[str, Any]:
     runs = [r for r in students if r["name"] == name]
     row: dict[str, Any] = {
         "name": name,
@@ -71,7 +102,7 @@ def _row(name: str, students: Sequence[Mapping[str, Any]], scores: Mapping[str, 
     for metric in METRICS:
         of_row = scores[metric].get(name)
         row[metric] = described(of_row) if of_row else None
-        for baseline in ("scratch", "mae"):
+        for baseline in baselines:
             other = scores[metric].get(baseline)
             compared = difference(of_row, other) if of_row and other and name != baseline else None
             enough = compared is not None and len(compared["seeds"]) >= FEWEST_SEEDS
@@ -79,11 +110,20 @@ def _row(name: str, students: Sequence[Mapping[str, Any]], scores: Mapping[str, 
     return row
 
 
-def _pairs(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _claims(pairs: Sequence[tuple[str, str]], scores: Scores) -> list[dict[str, Any]]:
+    return [{"metric": "top1", **claim(*pair, scores["top1"])} for pair in pairs]
+
+
+def _pairs(scores: Mapping[str, Mapping[int, float]], names: Collection[str]) -> list[tuple[str, str]]:
     """The expected order first; then every other row with seeds enough against MAE alone and scratch."""
-    others = [name for name in scores if len(scores[name]) >= FEWEST_SEEDS and name not in BASELINES]
-    more = [(name, baseline) for name in sorted(others) for baseline in ("mae", "scratch")]
+    others = [name for name in _enough(scores, names) if name not in BASELINES]
+    more = [(name, baseline) for name in others for baseline in ("mae", "scratch")]
     return [*_EXPECTED, *[pair for pair in more if pair not in _EXPECTED]]
+
+
+def _enough(scores: Mapping[str, Mapping[int, float]], names: Collection[str]) -> list[str]:
+    """Those with seeds enough for a claim."""
+    return sorted(name for name in names if len(scores.get(name, {})) >= FEWEST_SEEDS)
 
 
 def _by_row(students: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[int, float]]:
@@ -94,8 +134,9 @@ def _by_row(students: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dic
     return dict(found)
 
 
-def _in_order(names: set[str]) -> list[str]:
-    return [*[n for n in BASELINES if n in names], *sorted(names - set(BASELINES))]
+def _in_order(names: Collection[str]) -> list[str]:
+    baselines = [name for name in (*BASELINES, *CONVNET_BASELINES) if name in names]
+    return [*baselines, *sorted(set(names) - set(baselines))]
 
 
 def _teacher(result: Mapping[str, Any]) -> dict[str, Any]:

