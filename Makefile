@@ -6,7 +6,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?= -n 2
+# Each process begins with its own half, so that what tests of a folder share is made once.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 RUN_EXTRAS := train,export,openvino,onnxruntime,report
 # Debian packages that tests need; a test that needs one carries the marker `system`.
 SYSTEM_PACKAGES ?= openssh-client openssh-server chromium

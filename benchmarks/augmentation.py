@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from _parts.clock import Step, time_in_turn
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
 from PIL import Image
@@ -71,7 +69,7 @@ def main() -> None:
         rows += measured
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/augmentation.py", *sys.argv[1:]]),
+        "command": command("augmentation.py"),
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
         "threads": {"feed": 1, "step": torch.get_num_threads()},

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import numpy as np
 import onnx_ir as ir
 import timm
 import torch
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
 from PIL import Image
@@ -63,7 +62,7 @@ def main() -> None:
             say_on_stderr(f"{workers} workers: {row['above_own_mib']} MiB more, {row['ms_per_image']} ms per image")
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/calibration_memory.py", *sys.argv[1:]]),
+        "command": command("calibration_memory.py"),
         "model": MODEL,
         "image_size": SIZE,
         "images": arguments.images,

@@ -3,11 +3,11 @@
     python benchmarks/compare_power.py [--mode standard] [--repeats 10] [--numbers 0-4] [--out FILE]
     python benchmarks/compare_power.py --merge FILE FILE --out benchmarks/results/compare_power_standard.json
 
-Compares a ViT-Ti (224 pixels, 12 blocks, random weights, ONNX Runtime, one thread) with itself, and with itself slowed
-by 5 %, so many times each. The slowed one hashes a few bytes over and over after every run, for 5 % of the model's
-time, which is measured once, before the first comparison: real work on the same core, which a busy machine slows alike
-and which leaves the model's caches alone. In every second comparison the slowed one comes first, and the other is to be
-found faster.
+Compares a small ViT (128 wide, 12 blocks, 224 pixels, random weights, ONNX Runtime, one thread) with itself, and with
+itself slowed by 5 %, so many times each. The slowed one hashes a few bytes over and over after every run, for 5 % of
+the model's time, which is measured once, before the first comparison: real work on the same core, which a busy machine
+slows alike and which leaves the model's caches alone. In every second comparison the slowed one comes first, and the
+other is to be found faster.
 
 Right is: no difference of the same thing twice; `slower` or `faster`, as it is, of the slowed one. `unclear` is wrong
 in both. Both times are taken in every run of the slowed one; where the work was less than 4.5 % or more than 5.5 % of
@@ -16,10 +16,10 @@ next call makes another. The result is written after every comparison, and a cal
 there. Two calls pinned to a core each can share the numbers, into two files, which `--merge` puts together; every row
 says which call made it, with its command and commit.
 
-Takes 2.5 minutes per comparison in `standard` mode, and up to 7 where it is unclear at first (20 comparisons: one hour
-to two); half a minute to one and a half in `quick`. What would make the answer wrong: nothing else may start or end on
-the machine that takes part in one side only, which short turns make unlikely; a machine whose noise is larger than it
-can average out in the time of the mode is told as `unclear`.
+Takes 4 minutes per comparison in `standard` mode, and up to 10 where it is unclear at first (20 comparisons: an hour
+and a half, or half of that on two cores); a few times less in `quick`. What would make the answer wrong: nothing else
+may start or end on the machine that takes part in one side only, which short turns make unlikely; a machine whose
+noise is larger than it can average out in the time of the mode is told as `unclear`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, help="of each kind: numbers from 0 on")
     parser.add_argument("--numbers", type=numbers, help="in place of --repeats: this part of them, such as 0-4")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="by default both, in turns")
-    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--out", type=Path, help="by default results/compare_power_MODE.json")
     parser.add_argument("--merge", type=Path, nargs="+", help="files to put together; nothing is measured")
     found = parser.parse_args(words)

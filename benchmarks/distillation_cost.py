@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from _parts.clock import Step, compared, time_in_turn
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.memory import peak_memory_mib
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
@@ -84,7 +82,7 @@ def main() -> None:
         gc.collect()
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/distillation_cost.py", *sys.argv[1:]]),
+        "command": command("distillation_cost.py"),
         "image_size": SIZE,
         "batch_size": arguments.batch_size,
         "threads": torch.get_num_threads(),

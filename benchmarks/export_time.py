@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shlex
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.random_vit import random_checkpoint
 from _parts.side_by_side import say_on_stderr
@@ -54,7 +53,7 @@ def main() -> None:
     wall = statistics.median(row["wall_s"] for row in rows)
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/export_time.py", *sys.argv[1:]]),
+        "command": command("export_time.py"),
         "model": arguments.model,
         "images": arguments.images,
         "noise": not arguments.data,

@@ -18,13 +18,11 @@ not be faster. Candidates in opset 17 are built in the graph's own float32 here,
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.random_vit import random_checkpoint
 from _parts.side_by_side import say_on_stderr
@@ -56,7 +54,7 @@ def main() -> None:
                 rows += check(checkpoint, Path(folder) / f"{name}-{kind}", name, kind)
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/host_check.py", *sys.argv[1:]]),
+        "command": command("host_check.py"),
         "reference": REFERENCE,
         "rows": rows,
         **machine,

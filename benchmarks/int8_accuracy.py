@@ -22,8 +22,6 @@ What would make the answer wrong: settings picked on these test images; one mode
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
 
@@ -76,7 +74,7 @@ def main() -> None:
             say_on_stderr(f"{name}: {rows[name]}")
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/int8_accuracy.py", *sys.argv[1:]]),
+        "command": command("int8_accuracy.py"),
         "model": describe(checkpoint),
         "images": count,
         "calibration_images": CALIBRATION_IMAGES,

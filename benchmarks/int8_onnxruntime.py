@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -32,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.vit_forms import SIZE, Array, Form, build_vit, measure_ranges
 from onnx import TensorProto, helper
 
@@ -90,7 +89,7 @@ def main() -> None:
     )
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/int8_onnxruntime.py", *sys.argv[1:]]),
+        "command": command("int8_onnxruntime.py"),
         "image_size": SIZE,
         "threads": 1,
         "clock": "CPU time of the process",

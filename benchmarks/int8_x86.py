@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.one_run import write_result
 from _parts.random_vit import random_checkpoint
 from _parts.side_by_side import say_on_stderr
@@ -66,7 +65,7 @@ def main() -> None:
         }
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/int8_x86.py", *sys.argv[1:]]),
+        "command": command("int8_x86.py"),
         "threads": 1,
         "level": device.isa_level,
         "rows": rows,

@@ -72,10 +72,9 @@ def main() -> None:
     rows = {(row["case"], row["precision"]): row for row in kept.get("rows", [])}
     curves = {(row["case"], row["precision"]): row for row in kept.get("curves", [])}
     real = {(row["case"], row["precision"], row["data"]): row for row in kept.get("real", [])}
-    rates = dict(kept.get("matrix_tflops", {}))
     for precision in arguments.precisions:
         if not (arguments.curve or arguments.real):
-            rates[precision] = round(matrix_rate(device, DTYPES[precision]) / 1e12, 4)
+            rate = round(matrix_rate(device, DTYPES[precision]) / 1e12, 4)
         for name in arguments.cases:
             case = CASES[name]
             if arguments.curve:
@@ -85,11 +84,12 @@ def main() -> None:
                 done = real_input(arguments, name, precision)
                 real[case.shown, precision, done["data"]] = {**done, "command": command, "commit": machine["commit"]}
             else:
-                done = measure(arguments, name, precision, rates[precision] * 1e12)
-                rows[case.shown, precision] = {**done, "command": command, "commit": machine["commit"]}
+                done = measure(arguments, name, precision, rate * 1e12)
+                made = {"matrix_tflops": rate, "command": command, "commit": machine["commit"]}
+                rows[case.shown, precision] = {**done, **made}
             gc.collect()
     parts = {"rows": [*rows.values()], "curves": [*curves.values()], "real": [*real.values()]}
-    write_result(arguments.out, {**facts, "command": command, "matrix_tflops": rates, **parts})
+    write_result(arguments.out, {**facts, "command": command, **parts})
     say_on_stderr(f"wrote {arguments.out}")
 
 

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from _parts.clock import Step, compared, time_in_turn
-from _parts.machine import describe_machine
+from _parts.machine import command, describe_machine
 from _parts.memory import peak_memory_mib
 from _parts.one_run import write_result
 from _parts.side_by_side import say_on_stderr
@@ -129,7 +127,7 @@ def main() -> None:
         gc.collect()
     result = {
         "question": (__doc__ or "").split("\n")[0],
-        "command": shlex.join(["python", "benchmarks/teacher_cache.py", *sys.argv[1:]]),
+        "command": command("teacher_cache.py"),
         "images": arguments.images,
         "threads": torch.get_num_threads(),
         "rounds": arguments.rounds,

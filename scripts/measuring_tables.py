@@ -36,7 +36,7 @@ def overhead(result: Result) -> str:
 def compare_power(result: Result) -> str:
     """How often each kind of comparison came out as it is."""
     lines = [
-        "| a ViT-Ti beside | comparisons | work added | found | right | interval, half width (median) |",
+        "| a ViT beside | comparisons | work added | found | right | interval, half width (median) |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for kind, row in result["summary"].items():

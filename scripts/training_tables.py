@@ -21,16 +21,16 @@ def throughput(kept: Kept) -> str:
         "batch",
         "images/s (range)",
         "forward + backward + update (ms)",
-        "of the matrix rate",
+        "of the matrix rate (TFLOP/s)",
         "peak MiB",
     )
     rows = [_speed(row, who) for row in kept["rows"] for who in row["contenders"]]
-    rates = ", ".join(f"{value:g} TFLOP/s in {name}" for name, value in kept["matrix_tflops"].items())
-    turns = ", ".join(f"{r['rounds']} x {r['steps_per_round']} ({r['precision']})" for r in kept["rows"])
+    turns = ", ".join(dict.fromkeys(f"{r['rounds']} x {r['steps_per_round']} ({r['precision']})" for r in kept["rows"]))
     peaks = "the GPU's memory" if kept["device"]["gpu"] else "the whole process, libraries included"
     facts = (
         f"Threads: {kept['threads']}. Medians of rounds x steps in turn: {turns}. "
-        f"Big matrices are multiplied at {rates}. Peaks are of {peaks}."
+        "The matrix rate is that of big matrices, measured just before: a shared machine has not always the same. "
+        f"Peaks are of {peaks}."
     )
     return _page(_table(head, rows), facts, _origin(kept, "rows"))
 
@@ -110,7 +110,7 @@ def _speed(row: Kept, who: str) -> tuple[object, ...]:
         found["batch_size"],
         f"{found['images_per_s']:.4g} ({least:.4g} to {most:.4g})",
         " + ".join(f"{ms:,.0f}" for ms in found["parts_ms"].values()),
-        f"{100 * found['utilisation']:.0f} %",
+        f"{100 * found['utilisation']:.0f} % of {row['matrix_tflops']:g}",
         f"{found.get('gpu_peak_mib', found['peak_mib']):,.0f}",
     )
 

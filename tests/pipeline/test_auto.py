@@ -77,6 +77,7 @@ def test_a_search_ends_in_a_bundle_that_says_what_won_and_why(
     assert os.listdir(tmp_path) == ["bundle"]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(
     classifier: Path, classes: Path, tmp_path: Path, quick: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

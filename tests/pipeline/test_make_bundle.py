@@ -113,6 +113,7 @@ def test_an_export_that_was_interrupted_goes_on_after_its_calibration(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 def test_noise_is_calibrated_on_only_when_it_is_asked_for_and_the_bundle_says_so(
     classifier: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_search_that_goes_on_measures_no_round_twice(attention_artifact, batch
     assert all("earlier call" in line for line in said if line.startswith("measured"))
 
 
+@pytest.mark.slow
 def test_units_are_given_back_where_the_budget_is_missed(attention_artifact, batches, bench, tmp_path, monkeypatch):
     # How fast INT8 is here is not the question of this test.
     monkeypatch.setattr("edgemim.quantize.search.search.hopeless", lambda rows: None)

@@ -253,12 +253,13 @@ def test_generated_code_gives_the_same_loss_curve_and_gradients(capsys: pytest.C
 
 
 @pytest.mark.slow
-def test_a_compiler_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_is_not_there_is_noticed() -> None:
     import torch._inductor.config
 
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    assert compilation.compiler_refusal(CPU)
+    # Its own way to set an option and set it back: undone by hand the option would be gone.
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert compilation.compiler_refusal(CPU)
 
 
 def weights(method: Method) -> dict[str, Tensor]:
