@@ -83,7 +83,8 @@ def test_loss_and_gradients_are_those_of_the_reference(
     torch.testing.assert_close(step.loss.double(), pixels + rank, rtol=1e-5, atol=0)
     torch.testing.assert_close(step.metrics["loss/pixels"].double(), pixels.detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(step.metrics["loss/ranking"].double(), rank.detach(), rtol=1e-5, atol=0)
-    assert_same_gradients(method, twins)
+    # The predictor's gradients come from differences of scores that are close to each other, and of errors as close.
+    assert_same_gradients(method, twins, relative=1e-4)
 
 
 def test_a_worked_example_of_the_order() -> None:

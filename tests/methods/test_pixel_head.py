@@ -67,8 +67,8 @@ def test_a_backbone_is_left_in_the_mode_that_it_was_in() -> None:
 def test_stages_are_refused() -> None:
     shape = {"img_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
     swin = adapt(build_backbone("swin_tiny_patch4_window7_224", shape))
-    convnet: nn.Module = build_backbone("convnext_atto", {"depths": (1, 1), "dims": (8, 16)})
-    for adapter, name, block, last in ((swin, "SwinTransformer", 1, 3), (adapt(convnet, (16, 24)), "ConvNeXt", 0, 1)):
+    convnet: nn.Module = build_backbone("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)})
+    for adapter, name, block, last in ((swin, "SwinTransformer", 1, 3), (adapt(convnet, (32, 64)), "ConvNeXt", 1, 3)):
         with pytest.raises(ConfigError) as error:
             PixelHead(adapter)
         assert str(error.value) == (

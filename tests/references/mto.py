@@ -65,7 +65,7 @@ def attention(
             for j in range(len(x)):
                 score = (query[i] * key[j]).sum() / math.sqrt(size)
                 scores.append(score * factor if i in visible and j in masked else score)
-            shares = torch.exp(torch.stack(scores) - max(float(s) for s in scores))
+            shares = torch.exp(torch.stack(scores) - max(float(s.detach()) for s in scores))
             rows.append(shares / shares.sum() @ value)
         found.append(torch.stack(rows))
     projected: Tensor = pieces.linear(torch.cat(found, dim=1), state, f"{name}.proj")

@@ -85,10 +85,10 @@ def test_layers_that_can_be_run_pass(between: list[nn.Module]) -> None:
         (nn.Sigmoid(), "between.0", "Sigmoid", "fills the places of hidden cells"),
         (nn.InstanceNorm2d(8, affine=True), "between.0", "InstanceNorm2d", "keeps statistics of all places"),
         (layers.EvoNorm2dB0(8), "between.0", "EvoNorm2dB0", "keeps statistics of all places"),
-        (FilterResponseNormAct2d(8), "between.0", "FilterResponseNormAct2d", ""),
+        (FilterResponseNormAct2d(8), "between.0", "", "fills the places of hidden cells"),
         (layers.EcaModule(8), "between.0", "EcaModule", "lets a visible cell depend on how many"),
         (Zeroed(), "between.0.gate", "EcaModule", "lets a visible cell depend on how many"),
-        (layers.GatherExcite(8), "between.0", "", ""),
+        (layers.GatherExcite(8, use_mlp=False), "between.0", "", ""),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
