@@ -88,9 +88,7 @@ def summarise(
     }
 
 
-def _row(
-    name: str, students: Sequence[Mapping[str, Any]], scores: Scores, baselines: Sequence[str]
-) -> dict[str, Any]:
+def _row(name: str, students: Sequence[Mapping[str, Any]], scores: Scores, baselines: Sequence[str]) -> dict[str, Any]:
     runs = [r for r in students if r["name"] == name]
     row: dict[str, Any] = {
         "name": name,

@@ -148,7 +148,8 @@ class DropPos(Method):
         tokens = adapter.forward(images).final.float()
         patches = gather_tokens(tokens[:, adapter.num_prefix :], ids)
         alike = F.cosine_similarity(summary(adapter, tokens).unsqueeze(1), patches, dim=-1)
-        return (alike / self.settings.temperature).softmax(dim=1)
+        shares: Tensor = (alike / self.settings.temperature).softmax(dim=1)
+        return shares
 
 
 class PlaceDecoder(nn.Module):

@@ -95,7 +95,8 @@ class Selfie(Method):
         # Autocast would round the products, and a softmax turns a rounding of its logits into a factor.
         with torch.autocast(images.device.type, enabled=False):
             products = places.float() @ candidates.float().transpose(1, 2)
-        return products * self.encoder.width**-0.5
+        scores: Tensor = products * self.encoder.width**-0.5
+        return scores
 
     def _places(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """[B, M, D]: what is looked for at each masked place, given the visible patches."""

@@ -142,7 +142,8 @@ class SiT(Method):
         rows = torch.arange(len(student), device=student.device) + own
         positives = rows.unsqueeze(1) == torch.arange(len(keys), device=student.device)
         # The gradient is then about as large whatever the temperature is.
-        return 2 * self.settings.temperature * contrast(student, keys, positives, self.settings.temperature)
+        distance: Tensor = 2 * self.settings.temperature * contrast(student, keys, positives, self.settings.temperature)
+        return distance
 
 
 def momentum_at(first: float, share: float) -> float:

@@ -14,6 +14,7 @@ Differs: the combination is ours and no paper's. The student is matched at its l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,7 @@ class SparKDMAE(Method):
 
 def _side(cells: tuple[int, int], patches: tuple[int, int]) -> int:
     """How many patches side by side a cell becomes, so that the teacher's grid changes as little as it can."""
-    return max(1, round((patches[0] * patches[1] / (cells[0] * cells[1])) ** 0.5))
+    return max(1, round(math.sqrt(patches[0] * patches[1] / (cells[0] * cells[1]))))
 
 
 def _means(tokens: Tensor, patches: MaskPlan, cells: tuple[int, int]) -> Tensor:

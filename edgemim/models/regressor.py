@@ -114,4 +114,5 @@ class CrossAttention(nn.Module):
         return out
 
     def _cut(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        parts: Tensor = tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return parts

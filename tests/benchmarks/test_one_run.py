@@ -63,9 +63,7 @@ def test_scratch_begins_with_the_weights_that_pretraining_begins_with(
     assert fresh[weight].std() > 0.01
 
 
-def test_amt_looks_at_the_images_within_its_short_run(
-    places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_amt_looks_at_the_images_within_its_short_run(places: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     monkeypatch.setattr(RefreshMemory, "refresh", lambda self, module, _: looks.append(module.global_step))
     # Lengths in epochs follow from how many images there are.

@@ -223,9 +223,7 @@ def test_the_short_table_stays_short() -> None:
     assert "The baselines and the best 5 of 9 methods." in table
 
 
-def test_the_picture_has_room_for_every_row(
-    summary: dict[str, Any], whole: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_picture_has_room_for_every_row(summary: dict[str, Any], whole: dict[str, Any], tmp_path: Path) -> None:
     from _parts.picture import draw_top1
 
     draw_top1(whole, tmp_path / "whole.png")

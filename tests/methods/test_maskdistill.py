@@ -310,8 +310,8 @@ def test_a_backbone_that_cannot_leave_patches_out_gets_mask_tokens(make_teacher:
     arguments = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
     adapter = adapt(build_backbone("beit_base_patch16_224", arguments))
     message = (
-        "^method.input 'visible' needs a backbone with the ability 'visible'; Beit can do full, mask_token, blocks, uniform; "
-        "set method.input=mask_token$"
+        "^method.input 'visible' needs a backbone with the ability 'visible'; "
+        "Beit can do full, mask_token, blocks, uniform; set method.input=mask_token$"
     )
     with pytest.raises(ConfigError, match=message):
         MaskDistill(adapter, RandomMasking(), MaskDistillSettings(input="visible"), make_teacher())

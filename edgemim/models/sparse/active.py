@@ -45,7 +45,9 @@ class ActivePlaces:
         batch, channels, height, width = maps.shape
         (rows, columns), (down, across) = self.grid, self._cell(height, width)
         cells = maps.reshape(batch, channels, rows, down, columns, across).permute(0, 2, 4, 1, 3, 5)
-        return gather_tokens(cells.reshape(batch, rows * columns, -1), self._ids).unflatten(2, (channels, down, across))
+        seen = gather_tokens(cells.reshape(batch, rows * columns, -1), self._ids)
+        taken: Tensor = seen.unflatten(2, (channels, down, across))
+        return taken
 
     def put(self, cells: Tensor) -> Tensor:
         """The inverse of `take`: maps [B, C, H, W], zero at the places of hidden cells."""

@@ -17,4 +17,4 @@ class Following(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if isinstance(pl_module.method, Method) and ends_step(trainer, batch_idx):
-            pl_module.method.after_step(pl_module.epoch)  # type: ignore[arg-type]
+            pl_module.method.after_step(pl_module.epoch)

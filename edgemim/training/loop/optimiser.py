@@ -30,7 +30,8 @@ def build_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.opti
         from timm.optim import Lamb
 
         # Its own clipping is left to training.clip_grad.
-        return Lamb(groups, lr=rate, betas=betas, max_grad_norm=None)
+        lamb: torch.optim.Optimizer = Lamb(groups, lr=rate, betas=betas, max_grad_norm=None)
+        return lamb
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
 
 
@@ -50,10 +51,11 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
             continue
         plain = parameter.dim() <= 1 or name.endswith(".bias") or name in undecayed
         decay = 0.0 if plain else settings.weight_decay
+        decays = not plain and bool(settings.weight_decay or settings.weight_decay_end)
         scale = settings.layer_decay ** (blocks + 1 - _layer_of(name, order))
         group = groups.setdefault(
-            (decay, scale, plain),
-            {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale, "decays": not plain},
+            (decay, scale, decays),
+            {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale, "decays": decays},
         )
         group["params"].append(parameter)
     return list(groups.values())
