@@ -5,7 +5,7 @@
 Without --images they are squares of the two photographs that scikit-learn ships (CC BY 2.0, danielbuechele and
 vultilion on Flickr); DATA is a folder, parquet files or anything else that `--data` of edgemim takes. One row for each
 masking with its default settings, on the 14 x 14 patches of an image of 224 pixels; each column is the same image.
-The attention that guides the last row is made up: no teacher is loaded.
+What guides the last rows, attention and difficulty, is made up: no model is loaded.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from edgemim.masking.attention import AttentionMasking
 from edgemim.masking.block import BlockMasking
 from edgemim.masking.cells import CellMasking
 from edgemim.masking.color import ColorMasking
+from edgemim.masking.difficulty import DifficultyMasking
+from edgemim.masking.mixture import MixtureMasking
 from edgemim.masking.random import RandomMasking
-from edgemim.models.mask_plan import VISIBLE
+from edgemim.masking.throwing import ThrowingMasking
+from edgemim.models.mask_plan import DROPPED, VISIBLE
 from edgemim.preprocess import Pixels, Preprocess
 
 GRID, PATCH, SHOWN_PATCH = (14, 14), (16, 16), 8
 GAP, LABEL_WIDTH, DPI = 4, 168, 100
-HIDDEN = (186, 192, 204)
+HIDDEN, THROWN = (186, 192, 204), (92, 98, 112)
 # Where the squares of a photograph begin, as a share of the room there is.
 SQUARES = (0.0, 0.5, 1.0)
 
@@ -43,7 +46,10 @@ ROWS: list[tuple[str, str, MaskingStrategy]] = [
     ("color, red", "noise of low frequencies", ColorMasking(colour="red")),
     ("color, blue", "noise of high frequencies", ColorMasking(colour="blue")),
     ("color, purple", "low and high frequencies", ColorMasking(colour="purple")),
+    ("mixture", "places dealt to 4 images", MixtureMasking()),
     ("attention", "salient patches are kept;\nhere with a made-up attention\nto the centre", AttentionMasking()),
+    ("difficulty", "half of them the hardest, here\nthe centre, at the end of a run", DifficultyMasking()),
+    ("throwing", "what is looked at (the centre)\nis hidden; dark: thrown away", ThrowingMasking()),
 ]
 
 
@@ -79,13 +85,14 @@ def photographs(source: str | None, pick: list[int]) -> Iterator[Image.Image]:
 
 
 def mask(images: Pixels, masking: MaskingStrategy, seed: int) -> tuple[Pixels, float]:
-    """The images [N, H, W, 3] with hidden patches in grey, and the share of patches that is hidden."""
+    """The images [N, H, W, 3] with hidden patches in grey, thrown ones darker; the share of patches not seen."""
     attention = centre_attention().expand(len(images), -1)
-    context = MaskContext(patch_size=PATCH, signals=dict.fromkeys(masking.needs, attention))
+    context = MaskContext(patch_size=PATCH, epoch_share=1.0, signals=dict.fromkeys(masking.needs, attention))
     plan = masking.sample(len(images), GRID, torch.Generator().manual_seed(seed), context)
-    hidden = (plan.role != VISIBLE).view(-1, *GRID)
-    pixels = hidden.repeat_interleave(SHOWN_PATCH, 1).repeat_interleave(SHOWN_PATCH, 2).unsqueeze(-1)
-    return np.where(pixels.numpy(), np.asarray(HIDDEN, np.uint8), images), float(hidden.float().mean())
+    role = plan.role.view(-1, *GRID).repeat_interleave(SHOWN_PATCH, 1).repeat_interleave(SHOWN_PATCH, 2)
+    shown = np.where((role != VISIBLE).unsqueeze(-1).numpy(), np.asarray(HIDDEN, np.uint8), images)
+    shown = np.where((role == DROPPED).unsqueeze(-1).numpy(), np.asarray(THROWN, np.uint8), shown)
+    return shown, float((role != VISIBLE).float().mean())
 
 
 def centre_attention() -> torch.Tensor:
