@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
+from edgemim.config import build
+from edgemim.masking import MASKINGS
 from edgemim.methods import METHODS
 from edgemim.methods._asked import TeacherView
 from edgemim.methods._base import Batch, Method, Step
 from edgemim.methods._teacher_view import ask
+from edgemim.models.checkpoint import MODEL, CheckpointInfo, save_checkpoint
 from edgemim.models.mask_plan import MaskPlan
+from edgemim.preprocess import Preprocess
+from edgemim.training.shown.pictures import draw
 
 MakeMethod = Callable[..., Method]
+
+# The backbones of `make_method`, in full, as timm has to build them by itself. In a convnet there are layers of every
+# kind that is called in another way while a mask holds: response norms, linear layers, running statistics.
+VIT = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}
+CONVNET = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16), "patch_size": 1}
+VITS: dict[str, tuple[str, dict[str, Any]]] = {"": ("vit_tiny_patch16_224", VIT)}
+CONVNETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "response-norm": ("convnext_atto", {**CONVNET, "conv_mlp": False, "use_grn": True}),
+    "batch-norm": ("convnext_atto", {**CONVNET, "norm_layer": "batchnorm2d"}),
+}
 
 
 @pytest.fixture(params=METHODS.names())
@@ -171,3 +191,74 @@ def test_the_settings_are_a_frozen_dataclass_with_defaults(method: Method) -> No
     defaults, name = method.Settings(), "anything"  # a frozen one refuses this too, and may have no fields
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(defaults, name, 0)
+
+
+def students() -> list[Any]:
+    """Every method on its backbones, with the masking of `make_method` and with those that it has signals for."""
+    found = []
+    for name in METHODS.names():
+        cls = METHODS.get(name)
+        guided = [m for m in MASKINGS.names() if cls.gives and set(MASKINGS.get(m).needs) == set(cls.gives)]
+        for label, (architecture, arguments) in CONVNETS.items() if "sparse" in cls.student_needs else VITS.items():
+            for masking in ("", *guided):
+                case = "-".join(filter(None, (name, label, masking)))
+                found.append(pytest.param(name, architecture, arguments, masking, id=case))
+    return found
+
+
+@pytest.mark.parametrize(("name", "architecture", "arguments", "masking"), students())
+def test_the_student_that_is_saved_is_a_plain_timm_model(
+    make_method: MakeMethod,
+    contract: Preprocess,
+    batch: Batch,
+    tmp_path: Path,
+    name: str,
+    architecture: str,
+    arguments: dict[str, Any],
+    masking: str,
+) -> None:
+    own = build(MASKINGS.get(masking), {}, "masking") if masking else None
+    method = make_method(name, backbone=arguments, masking=own)
+    train(method, batch, contract)
+    classes = method.num_classes
+    info = CheckpointInfo(
+        architecture=architecture, model_args=arguments, preprocess=contract, num_classes=classes, method=name
+    )
+    saved = load_file(save_checkpoint(tmp_path / "run", method.backbone, info).file(MODEL))
+    fresh = timm.create_model(architecture, pretrained=False, num_classes=classes, **arguments)
+    assert shapes(saved) == shapes(fresh.state_dict())
+    fresh.load_state_dict(saved, strict=True)
+    with torch.no_grad():
+        expected = fresh.eval()(batch.images)
+        assert torch.equal(method.backbone.eval()(batch.images), expected)
+    assert expected.std(dim=0).max() > 1e-3  # outputs that are the same for all images would prove nothing
+    assert_untouched(method.backbone, fresh)
+    ships = {tensor.data_ptr() for tensor in method.backbone.state_dict().values()}
+    assert not any(tensor.data_ptr() in ships for tensor in method.predictor_state().values())
+
+
+def train(method: Method, batch: Batch, contract: Preprocess) -> None:
+    """What a run does with a method: a step, the update, what follows it, and a picture; late enough for any guide."""
+    late = dataclasses.replace(batch, epoch=50.0)
+    before = {name: tensor.clone() for name, tensor in method.backbone.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
+    method(late, generator(0)).loss.backward()
+    optimiser.step()
+    method.after_step(late.epoch)
+    draw(method, dataclasses.replace(late, index=None), contract)
+    after = method.backbone.state_dict()
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def assert_untouched(model: nn.Module, fresh: nn.Module) -> None:
+    """Nothing lies in the modules of one that timm did not put into the other: no other way to call them, no hook."""
+    for (path, module), (own_path, own) in zip(model.named_modules(), fresh.named_modules(), strict=True):
+        # A parametrization changes the type.
+        assert (path, type(module)) == (own_path, type(own))
+        held = {name for name, value in vars(module).items() if value is not None}
+        assert held <= set(vars(own)), path
+        assert not [name for name in held if name.endswith("_hooks") and vars(module)[name]], path
