@@ -74,6 +74,16 @@ def test_an_error_that_disappears_when_it_is_observed_is_pinned_on_the_kernels(s
     assert vanished.departs_fused
 
 
+def test_two_outputs_on_either_side_of_the_limit_accuse_no_kernel(step: Step):
+    limit = LIMITS["int8"].threshold_db(None)
+    close = dataclasses.replace(step, output=_at(limit + 0.1), fused=_at(limit - 1.4))
+    assert not close.departs
+    assert close.departs_fused
+    assert sentence(close).endswith(
+        f"fused and untapped its output is hardly worse ({limit - 1.4:.1f} dB), but below the limit"
+    )
+
+
 def test_kernels_that_hide_an_error_of_the_graph_are_no_comfort(departing: Step):
     hidden = dataclasses.replace(departing, fused=_at(40))
     assert sentence(hidden).endswith("agrees (40.0 dB): these kernels are more precise than the graph says")
