@@ -33,7 +33,7 @@ TINY = [
         {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
     ),
     ("swin_tiny_patch4_window7_224", 64, _WINDOWS),
-    ("convnextv2_atto", 64, _STAGES),
+    pytest.param("convnextv2_atto", 64, _STAGES, marks=pytest.mark.slow),
     ("resnet10t", 32, {}),
 ]
 

@@ -97,6 +97,7 @@ def test_the_installed_wheel_works_with_the_base_install_away_from_the_checkout(
     assert where.stdout.strip() == str(site / "edgemim" / "runtime" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_the_base_install_resolves_for_python_310_on_aarch64(project: dict[str, Any], tmp_path: Path) -> None:
     # pip evaluates markers for the Python that runs it, so they are evaluated here, for the device.
     device = {"python_version": "3.10", "python_full_version": "3.10.12", "platform_machine": "aarch64"}

@@ -62,7 +62,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {key: _checkpoint(folder / key, *values) for key, values in SMALL.items()}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
 def test_nvidia_builds_every_candidate_of_a_small_backbone(small: dict[str, Path], tmp_path: Path, name: str) -> None:
     pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
     rows = _rows(_bundle(small[name], tmp_path / "bundle", "jetson"))
