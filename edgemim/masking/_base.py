@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from edgemim.errors import ConfigError
 from edgemim.models.mask_plan import MaskPlan
 
 
@@ -56,5 +57,11 @@ class MaskingStrategy(ABC):
         Raises:
             ConfigError: Says which setting leaves too few or too many patches.
         """
+        if grid == (1, 1):
+            raise ConfigError(
+                f"an image is one patch of {patch_size[0]}x{patch_size[1]} pixels, so nothing is left to see where it "
+                "is hidden; choose larger images (preprocess.size, for a ViT backbone.img_size), or a backbone with "
+                "smaller patches"
+            )
         signals = {name: torch.ones(1, grid[0] * grid[1]) for name in self.needs}
         self.sample(1, grid, torch.Generator(), MaskContext(patch_size=patch_size, signals=signals))

@@ -21,6 +21,16 @@ from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
 from edgemim.preprocess import Preprocess
 
+# Backbones that have an ability which others lack, in words; the rarest ability first.
+_KINDS = {
+    "sparse": "a convnet in which nothing attends (ResNet, ConvNeXt, MobileNetV4, EfficientNet, RepViT)",
+    "tokens": "a plain ViT",
+    "qkv": "a plain ViT",
+    "visible": "a ViT",
+    "mask_token": "a ViT, BEiT or Swin",
+    "uniform": "one without stages (ViT, BEiT)",
+}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -129,7 +139,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         if self.needs_teacher and teacher is None:
             raise ConfigError(f"method {self.name()!r} learns from a teacher; {self.teacher_hint}")
-        _check_student(self, adapter)
+        self.check_student(adapter)
         _check_masking(self, masking)
         self.adapter = adapter
         self.model = adapter.backbone
@@ -145,6 +155,25 @@ class Method(nn.Module, ABC):
     def name(cls) -> str:
         """As users write it: the name of the file."""
         return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
+
+    @classmethod
+    def check_student(cls, adapter: BackboneAdapter) -> None:
+        """Refuse a backbone of a kind that the method cannot train.
+
+        Raises:
+            ConfigError: Says which methods fit this backbone, and which backbones fit this method.
+        """
+        lacking = [need for need in cls.student_needs if need not in adapter.abilities]
+        if not lacking:
+            return
+        fitting = [name for name in METHODS if _can_do(METHODS.get(name), adapter)]
+        kind = next((kind for need, kind in _KINDS.items() if need in lacking), "another one")
+        raise ConfigError(
+            f"method {cls.name()!r} needs a backbone with the ability {lacking[0]!r}; "
+            f"{type(adapter.backbone).__name__} can do {', '.join(adapter.abilities)}, "
+            f"which is enough for the methods {', '.join(fitting) or 'none'}; choose one of these, or as backbone "
+            f"{kind}"
+        )
 
     @property
     def backbone(self) -> nn.Module:
@@ -224,18 +253,6 @@ class Method(nn.Module, ABC):
         self.load_state_dict(fitting, strict=False)
         self.begin()
         return sorted(fitting)
-
-
-def _check_student(method: Method, adapter: BackboneAdapter) -> None:
-    lacking = [need for need in method.student_needs if need not in adapter.abilities]
-    if not lacking:
-        return
-    fitting = [name for name in METHODS if _can_do(METHODS.get(name), adapter)]
-    raise ConfigError(
-        f"method {method.name()!r} needs a backbone with the ability {lacking[0]!r}; "
-        f"{type(adapter.backbone).__name__} can do {', '.join(adapter.abilities)}, "
-        f"which is enough for the methods {', '.join(fitting) or 'none'}"
-    )
 
 
 def _can_do(method: type[Method], adapter: BackboneAdapter) -> bool:

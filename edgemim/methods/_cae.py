@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm
+from timm.layers import DropPath, LayerNorm
+from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 
 from edgemim.errors import ConfigError
@@ -23,6 +24,8 @@ from edgemim.models.regressor import LatentRegressor
 
 class LatentPrediction(nn.Module):
     """The regressor and the decoder behind an encoder, and how the encoder is asked.
+
+    The blocks of both have the layer scale and the drop path of the encoder's.
 
     Args:
         adapter: Of the encoder.
@@ -45,8 +48,10 @@ class LatentPrediction(nn.Module):
         same = width == adapter.width
         self.project = nn.Identity() if same else nn.Sequential(nn.Linear(adapter.width, width), LayerNorm(width))
         self.project.apply(initialise_linear)
-        self.regressor = LatentRegressor(width, adapter.grid, depth=settings.regressor_depth, heads=heads)
-        self.decoder = MaskedDecoder(width, adapter.grid, outputs, depth=settings.decoder_depth, heads=heads)
+        scale, rate = _of_blocks(adapter)
+        shape: dict[str, Any] = {"heads": heads, "layer_scale": scale, "drop_path": rate}
+        self.regressor = LatentRegressor(width, adapter.grid, depth=settings.regressor_depth, **shape)
+        self.decoder = MaskedDecoder(width, adapter.grid, outputs, depth=settings.decoder_depth, **shape)
 
     def encode(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Latents of the visible patches alone, [B, P + K, width], prefix first."""
@@ -69,6 +74,17 @@ class LatentPrediction(nn.Module):
         Autocast keeps the weights that it has rounded: rounded first where no gradient is wanted, they would not learn.
         """
         return mse(student=guessed, teacher=self.target(images, plan))
+
+
+def _of_blocks(adapter: BackboneAdapter) -> tuple[float | None, float]:
+    """How large the factors of the encoder's layer scale are, None without; and the drop path rate of its last block.
+
+    The factors are those of the first block, on average: a fresh encoder has one number for all.
+    """
+    modules = list(adapter.backbone.modules())
+    scales = (float(module.gamma.detach().abs().mean()) for module in modules if isinstance(module, LayerScale))
+    rates = [float(module.drop_prob) for module in modules if isinstance(module, DropPath)]
+    return next(scales, None), max(rates, default=0.0)
 
 
 def complement(plan: MaskPlan) -> MaskPlan:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from edgemim.errors import ConfigError
 
-# Even with the smallest chance of a rectangle to cover a pixel, that of fine cells, this many leave no more than 7 % of
-# an image uncovered on average, with a deviation of 1.5 %: the largest target that is allowed is out of reach once in
-# 1e15 images. A power of two, for the search by halves.
+# With all of them 5.7 % of 224 x 224 cells stay uncovered on average, and 6.3 % at most however fine the cells are;
+# the deviation is 1.5 %. The largest target that is allowed leaves 20 %: of 3,000 images the worst left 11.5 %. Of
+# 64 x 64 cells it is 4.4 %, a deviation of 1.4 %, and 12.2 % as the worst of 8,000. A power of two, for the search by
+# halves.
 _RECTANGLES = 256
 _LARGEST_TARGET = 0.8
 

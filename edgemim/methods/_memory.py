@@ -12,7 +12,6 @@ and with nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class PatchMemory(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.ones(0, patches, dtype=torch.float16))
         self.register_buffer("fingerprint", torch.zeros(32, dtype=torch.uint8))
-        self.register_load_state_dict_pre_hook(_refuse_others)
+        self.register_load_state_dict_pre_hook(lambda memory, state, prefix, *_: memory.refuse_others(state, prefix))
 
     def reserve(self, images: int, fingerprint: str) -> None:
         """Make room for `images` rows.
@@ -57,15 +56,26 @@ class PatchMemory(nn.Module):
         """Replace the rows of the images `index`, int64 [B], by [B, patches]."""
         self.rows.index_copy_(0, index, rows.to(self.rows.dtype))
 
+    def refuse_others(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Refuse what a saved state remembers of other images, or of the same ones as they were shown otherwise.
 
-def _refuse_others(memory: PatchMemory, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    saved = state.get(f"{prefix}fingerprint")
-    if saved is not None and not torch.equal(saved.cpu(), memory.fingerprint.cpu()):
-        raise TrainingError(
-            "what is remembered belongs to other images or another transform than those of this run (fingerprint "
-            f"{_short(saved)}, these have {_short(memory.fingerprint)}); resume with the data and the preprocessing "
-            "that it was started with, or start anew with --overwrite"
-        )
+        Args:
+            state: Tensors by name; those of a memory need not be among them.
+            prefix: Of its names.
+
+        Raises:
+            TrainingError: Names both fingerprints.
+        """
+        saved = state.get(f"{prefix}fingerprint")
+        # Zeros stand where nothing is remembered.
+        if saved is None or not saved.any() or not self.fingerprint.any():
+            return
+        if not torch.equal(saved.cpu(), self.fingerprint.cpu()):
+            raise TrainingError(
+                "what is remembered belongs to other images or another transform than those of this run (fingerprint "
+                f"{_short(saved)}, these have {_short(self.fingerprint)}); resume with the data and the preprocessing "
+                "that it was started with, or start anew with --overwrite"
+            )
 
 
 def _short(fingerprint: Tensor) -> str:

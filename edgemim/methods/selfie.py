@@ -35,6 +35,10 @@ from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.positions import sincos_positions
 from edgemim.models.teachers import Teacher
 
+# At a time: fused attention on GPUs starts a grid with a row for each sequence, and a grid has no more rows; 147 masked
+# patches of each of 446 images are more.
+_SEQUENCES = 65_535
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelfieSettings:
@@ -113,7 +117,9 @@ class Selfie(Method):
         """[B, M, D]: each masked patch as the backbone encodes it by itself, not knowing where it lies."""
         patches = self.encoder.embed(images, plan.mask_ids)
         alone = self.encoder.with_prefix(patches.flatten(0, 1).unsqueeze(1))
-        return self.encoder.run(alone).final[:, -1].unflatten(0, patches.shape[:2])
+        encoded = torch.cat([self.encoder.run(part).final[:, -1] for part in alone.split(_SEQUENCES)])
+        candidates: Tensor = encoded.unflatten(0, patches.shape[:2])
+        return candidates
 
 
 METHODS.add("selfie", Selfie)

@@ -6,11 +6,12 @@ Source: Chen et al., "Context Autoencoder for Self-Supervised Representation Lea
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from edgemim.models.decoder_block import DecoderBlock
 from edgemim.models.initialise import initialise_linear
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.positions import sincos_positions
@@ -24,6 +25,8 @@ class MaskedDecoder(nn.Module):
         grid: Height and width of the patch grid.
         outputs: Numbers predicted for each patch.
         depth, heads: Of the blocks; the MLP ratio is 4.
+        layer_scale: With which the factors on what a block adds begin; None: without factors.
+        drop_path: Rate of the last block, to which those of the others rise from 0.
 
     Raises:
         ConfigError: `width` is not a multiple of 4.
@@ -31,10 +34,22 @@ class MaskedDecoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, width: int, grid: tuple[int, int], outputs: int, *, depth: int = 4, heads: int = 12) -> None:
+    def __init__(
+        self,
+        width: int,
+        grid: tuple[int, int],
+        outputs: int,
+        *,
+        depth: int = 4,
+        heads: int = 12,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.register_buffer("positions", sincos_positions(width, grid), persistent=False)
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
+        shape = {"qkv_bias": True, "init_values": layer_scale, "norm_layer": LayerNorm}
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(Block(width, heads, drop_path=rate, **shape) for rate in rates)
         self.norm = LayerNorm(width)
         self.predict = nn.Linear(width, outputs)
         self.apply(initialise_linear)

@@ -1,14 +1,15 @@
 """The latent regressor of CAE: cross-attention that guesses what an encoder would say of patches it has not seen.
 
 Source: Chen et al., "Context Autoencoder for Self-Supervised Representation Learning", IJCV 2024, arXiv:2202.03026,
-    section 3.
+    section 3; released code (layer scale, drop path, initial weights).
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm, Mlp
+from timm.layers import DropPath, LayerNorm, Mlp
+from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 
 from edgemim.models.initialise import initialise_linear
@@ -23,6 +24,8 @@ class LatentRegressor(nn.Module):
         width: Channels of the latents.
         grid: Height and width of the patch grid.
         depth, heads: Of the blocks; the MLP ratio is 4.
+        layer_scale: With which the factors on what a block adds begin; None: without factors.
+        drop_path: Rate of the last block, to which those of the others rise from 0.
 
     Raises:
         ConfigError: `width` is not a multiple of 4.
@@ -30,14 +33,24 @@ class LatentRegressor(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, width: int, grid: tuple[int, int], *, depth: int = 4, heads: int = 12) -> None:
+    def __init__(
+        self,
+        width: int,
+        grid: tuple[int, int],
+        *,
+        depth: int = 4,
+        heads: int = 12,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sincos_positions(width, grid), persistent=False)
-        self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads) for _ in range(depth))
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads, layer_scale, rate) for rate in rates)
         self.norm = LayerNorm(width)
         self.apply(initialise_linear)
-        nn.init.normal_(self.mask_token, std=0.02)
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, seen: Tensor, plan: MaskPlan) -> Tensor:
         """Latents of the masked patches, [B, M, width], in the order of the plan's `mask_ids`.
@@ -62,9 +75,11 @@ class CrossAttentionBlock(nn.Module):
     Args:
         width: Channels of a token.
         heads: Of the attention.
+        layer_scale: With which the factors of attention and MLP begin; None: without factors.
+        drop_path: Rate at which an image goes without the one or the other.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, layer_scale: float | None = None, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm_queries = LayerNorm(width)
         self.norm_keys = LayerNorm(width)
@@ -72,6 +87,8 @@ class CrossAttentionBlock(nn.Module):
         self.attn = CrossAttention(width, heads)
         self.norm = LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
+        self.ls1, self.ls2 = (LayerScale(width, layer_scale) if layer_scale else nn.Identity() for _ in range(2))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, at: Tensor, context: Tensor, places: Tensor) -> Tensor:
         """The tokens one block further, [B, M, width].
@@ -83,8 +100,8 @@ class CrossAttentionBlock(nn.Module):
             places: Positions of the context, which its values do not get.
         """
         queries, keys = self.norm_queries(x + at), self.norm_keys(context + places)
-        x = self.norm(x + self.attn(queries, keys, self.norm_values(context)))
-        out: Tensor = x + self.mlp(x)
+        x = self.norm(x + self.drop_path(self.ls1(self.attn(queries, keys, self.norm_values(context)))))
+        out: Tensor = x + self.drop_path(self.ls2(self.mlp(x)))
         return out
 
 

@@ -2,7 +2,8 @@
 
 Source: Ramesh et al., "Zero-Shot Text-to-Image Generation", ICML 2021, arXiv:2102.12092, section 2.1; as a target of
     masked pretraining: Bao et al., "BEiT", arXiv:2106.08254.
-Differs: written from the description of its shape, and not checked against the public file.
+Differs: everything is computed in float32; the public encoder takes half precision on a GPU for all but its last layer.
+    Names, layers and the mapping of pixels are those of its published code.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def build_method(settings: RunSettings, start: Start) -> Method:
     cls = METHODS.get(str(names.pop("name", "")))
     own = build(cls.Settings, names, "method")
     adapter = adapt(start.model, start.contract.size)
+    cls.check_student(adapter)  # before the masking, which would find fault with a grid that is no concern of it
     if settings.init:
         adapter.keep_computed()
     else:

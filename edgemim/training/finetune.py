@@ -18,7 +18,7 @@ from edgemim.training.features import outputs
 from edgemim.training.feed.augmentation import Augmentation
 from edgemim.training.feed.images import AugmentedImages
 from edgemim.training.feed.inputs import decoded, training_images
-from edgemim.training.loop.fit import check_batch, fit
+from edgemim.training.loop.fit import check_batch, check_state, fit
 from edgemim.training.loop.processes import Team, processes
 from edgemim.training.loop.seeding import seeded
 from edgemim.training.run import finished_before, finished_run, record, refuse_early, run_folder
@@ -99,6 +99,20 @@ def _finetune(
     train = training_images(splits.train, contract.size, max_unreadable=settings.training.max_unreadable)
     decoded(splits.test, contract.size)  # a broken image is found before the run, not after it
     check_batch(settings, len(train))
+    images = AugmentedImages(
+        train,
+        labels,
+        Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed),
+    )
+    task = Classification(
+        model,
+        classes,
+        label_smoothing=settings.training.label_smoothing,
+        mixup=settings.head.mixup,
+        cutmix=settings.head.cutmix,
+    )
+    if resume and accept_changes:
+        check_state(out, task, settings, team)
     with run_folder(
         out,
         settings,
@@ -108,18 +122,6 @@ def _finetune(
         accept_changes=accept_changes,
         team=team,
     ) as run:
-        images = AugmentedImages(
-            train,
-            labels,
-            Augmentation(size=contract.size, settings=settings.augmentation, seed=settings.seed),
-        )
-        task = Classification(
-            model,
-            classes,
-            label_smoothing=settings.training.label_smoothing,
-            mixup=settings.head.mixup,
-            cutmix=settings.head.cutmix,
-        )
         fitted = fit(task, images, settings, contract, run=run, title="finetune", resume=resume, team=team)
         if not team.first:
             return {}

@@ -23,7 +23,7 @@ from edgemim.training.feed.augmentation import Augmentation
 from edgemim.training.feed.images import AugmentedImages, Raw
 from edgemim.training.feed.inputs import Decodable, decoded
 from edgemim.training.feed.opened import RunImages, open_run
-from edgemim.training.loop.fit import check_batch, check_groups, fit
+from edgemim.training.loop.fit import check_batch, check_groups, check_state, fit
 from edgemim.training.loop.processes import Team, processes
 from edgemim.training.loop.seeding import seeded
 from edgemim.training.probe import knn_top1, linear_top1
@@ -105,6 +105,8 @@ def _pretrain(
     shown = _shown(splits, contract)
     check_batch(settings, len(train))
     check_groups(method, settings, team)
+    if resume and accept_changes:
+        check_state(out, method, settings, team)
     if method.experimental and team.first:
         say(f"{method.name()} is experimental: {method.experimental}")
     images = AugmentedImages(

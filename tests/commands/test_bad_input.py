@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,9 @@ def flip(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, story: SimpleNamespace, data: Path, options: Any) -> World:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, story: SimpleNamespace, data: Path, options: Any, cli: Any
+) -> World:
     """Everything that a command can be given, good and bad."""
     folder = tmp_path_factory.mktemp("world")
     for name, source in (("cut", story.student), ("flipped", story.student), ("spoiled", story.bundle)):
@@ -52,6 +55,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, story: SimpleNamespace, data
     (folder / "short.safetensors").write_bytes((story.student / "model.safetensors").read_bytes()[:3000])
     (folder / "odd.toml").write_text("[training\n", "utf-8")
     (folder / "table.toml").write_text('backbone = 3\n[method]\nname = "mae"\n[training]\nsteps = 1\n', "utf-8")
+    amt = ["--recipe", "amt-small", *options.small, *options.short]
+    done = cli("pretrain", "--data", data / "photos", *amt, "--out", folder / "remembers")
+    assert done.code == 0, done.err
     (folder / "foreign").mkdir()
     (folder / "foreign" / "thesis.tex").write_text("precious", "utf-8")
     return World(story=story, data=data, options=options, **{p.name.replace(".", "_"): p for p in folder.iterdir()})
@@ -76,6 +82,11 @@ def refused(cli: Any, tmp_path: Path) -> Callable[..., str]:
 
 def pretrain(w: World, *more: object) -> list[object]:
     return ["pretrain", "--data", w.data / "photos", *w.options.pretrain, *more]
+
+
+def convnet(w: World, name: str, *sets: str, recipe: str = "spark-small") -> list[object]:
+    words = [word for value in sets for word in ("--set", value)]
+    return ["pretrain", "--data", w.data / "photos", "--recipe", recipe, "--backbone", name, *words]
 
 
 def distill(w: World, *more: object) -> list[object]:
@@ -128,7 +139,31 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     ),
     "a backbone that is no transformer": (
         lambda w: ["pretrain", "--data", w.data / "photos", *w.options.short, "--backbone", "resnet18"],
-        ("method 'mae' needs", "ResNet can do full, blocks", "feature, logit"),
+        ("method 'mae' needs", "ResNet can do full, blocks", "feature, logit, spark", "or as backbone a ViT"),
+    ),
+    "a backbone whose grid does not even suit the masking": (
+        lambda w: convnet(w, "test_resnet", recipe="mixedae-small"),
+        ("method 'mixedae' needs", "ResNet can do full, blocks, sparse", "spark", "or as backbone a plain ViT"),
+    ),
+    "a transformer for a method of convnets": (
+        lambda w: convnet(w, "vit_tiny_patch16_224", "backbone.img_size=32"),
+        ("method 'spark' needs", "VisionTransformer can do full, visible", "mae", "or as backbone a convnet"),
+    ),
+    "a convnet with a module that sees hidden cells": (
+        lambda w: convnet(w, "test_resnet", "preprocess.size=64", "backbone.block_args.attn_layer=eca"),
+        ("cannot be run on visible cells alone", ".se' (EcaModule)", "choose another one (ResNet,"),
+    ),
+    "a convnet whose strides are no powers of two": (
+        lambda w: convnet(w, "convnext_atto", "preprocess.size=48", "backbone.patch_size=3"),
+        ("ConvNeXt lie at strides 3, 6, 12, 24", "powers of two", "choose another backbone"),
+    ),
+    "a convnet whose stride does not fit the images": (
+        lambda w: convnet(w, "test_resnet", "preprocess.size=72"),
+        ("72x72", "32x32 pixels", "ResNet", "choose preprocess.size as a multiple of 32"),
+    ),
+    "images that are one patch of the backbone": (
+        lambda w: convnet(w, "test_resnet"),
+        ("an image is one patch of 32x32 pixels", "choose larger images (preprocess.size"),
     ),
     "an unknown method": (
         lambda w: ["pretrain", "--data", w.data / "photos", *w.options.short, "--method", "maee"],
@@ -415,6 +450,42 @@ def test_a_path_through_a_file_is_refused(world: World, refused: Callable[..., s
 
 def test_resume_in_a_folder_of_something_else_is_refused(world: World, refused: Callable[..., str]) -> None:
     assert "holds no run to resume" in refused(*pretrain(world), "--out", world.foreign, "--resume")
+
+
+@pytest.mark.parametrize("other", ["data", "transform"])
+def test_what_is_remembered_of_other_images_is_refused_with_its_fingerprint(
+    world: World, refused: Callable[..., str], tmp_path: Path, cli: Any, other: str
+) -> None:
+    shutil.copytree(world.remembers, tmp_path / "run")
+    change = {
+        "data": ["--data", world.data / "mixed"],
+        "transform": ["--set", "preprocess.crop_ratio=0.9"],
+    }[other]
+    amt = ["--recipe", "amt-small", *world.options.small, *world.options.short]
+    arguments = ["pretrain", "--data", world.data / "photos", *amt, *change, "--out", tmp_path / "run", "--resume"]
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    line = refused(*arguments)
+    assert {"data": "data_fingerprint was '", "transform": "preprocess.crop_ratio was 1.0, is 0.9"}[other] in line
+    line = refused(*arguments, "--accept-changes")
+    assert "what is remembered belongs to other images or another transform" in line
+    assert re.search(r"\(fingerprint [0-9a-f]{12}, these have [0-9a-f]{12}\); resume with the data and", line)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert cli("inspect", tmp_path / "run").code == 0
+
+
+def test_a_moving_average_without_its_state_is_refused(
+    world: World, refused: Callable[..., str], tmp_path: Path, cli: Any
+) -> None:
+    shutil.copytree(world.story.teacher, tmp_path / "run")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    hpm = ["--recipe", "hpm-small", *world.options.small, *world.options.short, "--steps", "6"]
+    arguments = ["pretrain", "--data", "digits", *hpm, "--out", tmp_path / "run", "--resume"]
+    assert "was started with other settings: masking." in refused(*arguments)
+    line = refused(*arguments, "--accept-changes")
+    assert "the state of step 3 does not fit: it holds no moving average of the network (momentum)" in line
+    assert "resume with the settings it was saved with, or start anew with --overwrite" in line
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert cli("inspect", tmp_path / "run").code == 0
 
 
 @pytest.fixture

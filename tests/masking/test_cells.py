@@ -85,7 +85,7 @@ def test_images_that_cut_cells_are_refused_and_the_fitting_ones_named() -> None:
 
 def test_an_image_of_one_patch_has_no_cells() -> None:
     with pytest.raises(ConfigError, match="cells that fit: none"):
-        CellMasking(cell=24).check((1, 1), (16, 16))
+        CellMasking(cell=24).sample(1, (1, 1), torch.Generator())
 
 
 def test_a_cell_of_no_pixels_is_refused() -> None:

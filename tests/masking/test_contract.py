@@ -98,3 +98,8 @@ def test_the_settings_are_a_frozen_dataclass_with_defaults(strategy: MaskingStra
     name = next(iter(dataclasses.fields(strategy))).name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(strategy, name, 0)
+
+
+def test_an_image_that_is_one_patch_is_refused_with_its_size(strategy: MaskingStrategy) -> None:
+    with pytest.raises(ConfigError, match=r"^an image is one patch of 32x32 pixels, .* choose larger images \(preproc"):
+        strategy.check((1, 1), (32, 32))

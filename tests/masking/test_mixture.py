@@ -51,7 +51,7 @@ def test_a_last_group_with_fewer_images_gets_its_places_as_if_all_were_there() -
 )
 def test_a_grid_that_cannot_be_shared_out_equally_is_refused(grid: tuple[int, int], fitting: str) -> None:
     with pytest.raises(ConfigError) as error:
-        MixtureMasking(images=4).check(grid, (16, 16))
+        MixtureMasking(images=4).sample(1, grid, generator(0))
     assert str(error.value) == (
         f"masking.images 4 does not divide the {grid[0] * grid[1]} patches of a grid of {grid[0]}x{grid[1]}; "
         f"numbers that do: {fitting}"

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.layers import DropPath
+from timm.models.vision_transformer import LayerScale
 from torch import Tensor
 
 from edgemim.config import build, load_recipe
@@ -245,6 +247,20 @@ def test_drop_path_stays_on_where_the_alignment_target_is_made(make_method: Make
     assert not torch.equal(target(), target())
     method.eval()
     assert torch.equal(target(), target())
+
+
+def test_regressor_and_decoder_have_the_layer_scale_and_the_drop_path_of_the_encoder(make_method: MakeMethod) -> None:
+    shape = {"regressor_depth": 3, "decoder_depth": 2, "decoder_width": 24, "decoder_heads": 3}
+    for backbone, scale, rate in (({}, None, 0.0), ({"init_values": 3.0, "drop_path_rate": 0.4}, 3.0, 0.4)):
+        method = make_method("cae", backbone=backbone, **shape)
+        assert isinstance(method, CAE)
+        for part, depth in ((method.latents.regressor, 3), (method.latents.decoder, 2)):
+            gammas = [m.gamma.detach() for m in part.modules() if isinstance(m, LayerScale)]
+            assert len(gammas) == (2 * depth if scale else 0)
+            # These methods have noise of 0.1 on every parameter.
+            assert all((gamma - scale).abs().max() < 0.6 for gamma in gammas)
+            rates = [m.drop_prob for m in part.modules() if isinstance(m, DropPath)]
+            assert max(rates, default=0.0) == pytest.approx(rate)
 
 
 def test_without_alignment_the_encoder_runs_once(make_method: MakeMethod, batch: Batch, rng: torch.Generator) -> None:

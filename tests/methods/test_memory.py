@@ -70,6 +70,14 @@ def test_what_belongs_to_other_images_is_refused_in_one_line(images: int) -> Non
     )
 
 
+def test_where_nothing_is_remembered_there_is_nothing_to_refuse() -> None:
+    nothing = PatchMemory(4)
+    memory().refuse_others({"fingerprint": nothing.fingerprint})
+    nothing.refuse_others(memory().state_dict())
+    with pytest.raises(TrainingError, match="fingerprint b2b2b2b2b2b2"):
+        memory().refuse_others({"kept.fingerprint": memory(fingerprint=OTHERS).fingerprint}, prefix="kept.")
+
+
 def test_a_state_without_a_memory_can_be_taken_up_in_part() -> None:
     found = memory().load_state_dict({}, strict=False)
     assert sorted(found.missing_keys) == ["fingerprint", "rows"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgemim.errors import ConfigError
 from edgemim.masking.random import RandomMasking
+from edgemim.methods import selfie as module
 from edgemim.methods._base import Batch, Method
 from edgemim.methods.selfie import Selfie, SelfieSettings
 from edgemim.models.adapters import adapt
@@ -102,6 +103,27 @@ def test_hidden_pixels_do_not_reach_what_is_looked_for(selfie: Selfie, batch: Ba
     before, after = selfie.scores(batch.images, PLAN), selfie.scores(images, PLAN)
     assert torch.equal(after[0, :, 1:], before[0, :, 1:])
     assert not torch.equal(after[0, :, 0], before[0, :, 0])
+
+
+@pytest.mark.parametrize("at_a_time", [1, 5, 12])
+def test_candidates_that_are_encoded_in_parts_are_the_same(
+    selfie: Selfie, batch: Batch, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    whole = selfie(batch, rng, PLAN).loss
+    whole.backward()
+    expected = {name: p.grad for name, p in selfie.named_parameters() if p.grad is not None}
+    selfie.zero_grad()
+    sizes: list[int] = []
+    selfie.backbone.get_submodule("blocks.0").register_forward_hook(lambda *call: sizes.append(len(call[-1])))
+    monkeypatch.setattr(module, "_SEQUENCES", at_a_time)
+    loss = selfie(batch, rng, PLAN).loss
+    loss.backward()
+    assert sizes[1:] == {1: 12 * [1], 5: [5, 5, 2], 12: [12]}[at_a_time]  # before them, three images as a whole
+    # float32: how many sequences there are decides how sums are taken.
+    torch.testing.assert_close(loss, whole, rtol=1e-6, atol=0)
+    for name, p in selfie.named_parameters():
+        if p.requires_grad:
+            torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_keeps_the_loss_in_float32(selfie: Selfie, batch: Batch, rng: torch.Generator) -> None:

@@ -65,8 +65,9 @@ def regress(
             part(own, "attn."),
             heads,
         )
-        x = pieces.layer_norm(x + found, own, "norm")
-        x = x + pieces.linear(pieces.gelu(pieces.linear(x, own, "mlp.fc1")), own, "mlp.fc2")
+        x = pieces.layer_norm(x + found * own.get("ls1.gamma", 1), own, "norm")
+        hidden_layer = pieces.gelu(pieces.linear(x, own, "mlp.fc1"))
+        x = x + pieces.linear(hidden_layer, own, "mlp.fc2") * own.get("ls2.gamma", 1)
     return pieces.layer_norm(x, state, "norm")
 
 
@@ -76,7 +77,11 @@ def decode(
     """What is predicted for the `hidden` patches, from their latents alone."""
     x = torch.stack([latent + table[i] for latent, i in zip(latents, hidden, strict=True)]) if blocks else latents
     for index in range(blocks):
-        x = pieces.block(x, state, f"blocks.{index}", heads)
+        own = part(state, f"blocks.{index}.")
+        found = pieces.attention(pieces.layer_norm(x, own, "norm1"), own, "attn", heads)
+        x = x + found * own.get("ls1.gamma", 1)
+        hidden_layer = pieces.gelu(pieces.linear(pieces.layer_norm(x, own, "norm2"), own, "mlp.fc1"))
+        x = x + pieces.linear(hidden_layer, own, "mlp.fc2") * own.get("ls2.gamma", 1)
     return read(pieces, x, state)
 
 

@@ -62,9 +62,9 @@ def order_loss(scores: Sequence[Sequence[Tensor]], errors: Sequence[Sequence[Ten
     for own, others in zip(scores, errors, strict=True):
         for i in range(len(own)):
             for j in range(len(own)):
-                if float(others[i]) == float(others[j]):
+                if float(others[i].detach()) == float(others[j].detach()):
                     continue
-                truth = 1.0 if float(others[i]) > float(others[j]) else 0.0
+                truth = 1.0 if float(others[i].detach()) > float(others[j].detach()) else 0.0
                 won = 1 / (1 + torch.exp(own[j] - own[i]))
                 total = total - truth * torch.log(won + EPS) - (1 - truth) * torch.log(1 - won + EPS)
                 pairs += 1
@@ -75,7 +75,7 @@ def size_loss(scores: Sequence[Sequence[Tensor]], errors: Sequence[Sequence[Tens
     """Squared distance from errors that have mean 0 and unbiased variance 1 in each image."""
     found = []
     for own, others in zip(scores, errors, strict=True):
-        values = [float(e) for e in others]
+        values = [float(e.detach()) for e in others]
         mean = sum(values) / len(values)
         variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
         found += [(s - (v - mean) / math.sqrt(variance + EPS)) ** 2 for s, v in zip(own, values, strict=True)]

@@ -27,7 +27,7 @@ def attention(pieces: ModuleType, x: Tensor, state: State, name: str, heads: int
         rows = []
         for i in range(len(x)):
             scores = [(query[i] * key[j]).sum() / math.sqrt(size) for j in range(len(x))]
-            best = sorted(range(len(x)), key=lambda j: float(scores[j]), reverse=True)[:seen]
+            best = sorted(range(len(x)), key=lambda j: float(scores[j].detach()), reverse=True)[:seen]
             weights = {j: torch.exp(scores[j] - scores[best[0]].detach()) for j in best}
             rows.append(sum(weights[j] * value[j] for j in best) / sum(weights.values()))
         found.append(torch.stack(rows))

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from edgemim.config import build, merge
+from edgemim.errors import ConfigError
 from edgemim.methods._base import Batch
 from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -42,6 +44,43 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator(r
     assert all(torch.equal(first[k], second[k]) for k in first)
     other = make_method(run_settings(seed=1)).state_dict()
     assert not torch.equal(first["model.blocks.0.attn.qkv.weight"], other["model.blocks.0.attn.qkv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("method", "masking", "backbone", "line"),
+    [
+        (
+            "mixedae",
+            "mixture",  # which would find fault with the grid of 1 x 1
+            {"name": "test_resnet"},
+            "method 'mixedae' needs a backbone with the ability 'tokens'; ResNet can do full, blocks, sparse, which is "
+            "enough for the methods feature, logit, spark, spark-dmae; choose one of these, or as backbone a plain ViT",
+        ),
+        (
+            "simmim",
+            "random",
+            {"name": "test_resnet"},
+            "method 'simmim' needs a backbone with the ability 'mask_token'; ResNet can do full, blocks, sparse, which "
+            "is enough for the methods feature, logit, spark, spark-dmae; choose one of these, or as backbone a ViT, "
+            "BEiT or Swin",
+        ),
+        (
+            "spark",
+            "random",
+            {"name": "beit_base_patch16_224", "depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 32},
+            "method 'spark' needs a backbone with the ability 'sparse'; Beit can do full, mask_token, blocks, uniform, "
+            "which is enough for the methods feature, gmml, logit, maskdistill, simmim, sit; choose one of these, or "
+            "as backbone a convnet in which nothing attends (ResNet, ConvNeXt, MobileNetV4, EfficientNet, RepViT)",
+        ),
+    ],
+)
+def test_a_backbone_of_the_wrong_kind_is_refused_with_what_fits_before_its_grid_is(
+    run_values: Any, method: str, masking: str, backbone: dict[str, Any], line: str
+) -> None:
+    values = {**run_values(), "backbone": backbone, "method": {"name": method}, "masking": {"name": masking}}
+    with pytest.raises(ConfigError) as caught:
+        make_method(build(RunSettings, merge(values, {"preprocess": {"size": 32}})))
+    assert str(caught.value) == line
 
 
 def test_a_convnet_takes_images_of_the_size_that_is_asked_for(run_values: Any, tmp_path: Path) -> None:

@@ -235,6 +235,25 @@ def check_batch(settings: RunSettings, images: int) -> None:
         )
 
 
+def check_state(run: Path, method: torch.nn.Module, settings: RunSettings, team: Team = ALONE) -> None:
+    """Refuse to go on with other settings where the state of a run does not fit them, before its folder is touched.
+
+    Raises:
+        TrainingError: Says what does not fit.
+    """
+
+    def look() -> None:
+        found = newest_state(run)
+        if found is None:
+            return
+        saved = VerifiedCheckpointIO().load_checkpoint(found[0])
+        refuse_misfit(saved, method, settings.training)
+        if settings.training.ema:
+            WeightAverage(settings.training.ema).take_from(saved)
+
+    team.of_first(look)
+
+
 def check_groups(method: Method, settings: RunSettings, team: Team = ALONE) -> None:
     """Refuse a batch whose parts are no whole number of the groups of images that a method needs.
 

@@ -61,6 +61,8 @@ class Parts:
             # The last batch was not over when the state was saved at its end.
             unfinished = counts["ready"] - counts["completed"]
             counts |= {"ready": batches, "started": batches, "processed": batches, "completed": batches - unfinished}
+        # A run that was over may have been made longer: its last batch is not the last one any more.
+        progress["is_last_batch"] = False
 
     def ends_step(self, batch_idx: int) -> bool:
         """Whether the optimiser has taken its step when the `batch_idx`-th batch is done."""

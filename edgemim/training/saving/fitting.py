@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgemim.errors import TrainingError
+from edgemim.methods._memory import PatchMemory
 from edgemim.training.loop.optimiser import parameter_groups
 from edgemim.training.settings.training import TrainingSettings
 
@@ -26,11 +27,14 @@ def refuse_misfit(state: Mapping[str, Any], method: nn.Module, settings: Trainin
         settings: Which decide the groups of the optimiser.
 
     Raises:
-        TrainingError: Names the first tensor that does not fit.
+        TrainingError: Names the first tensor that does not fit, or the fingerprints of what is remembered of images.
     """
     where = f"the state of step {state['global_step']} does not fit:"
-    saved = _shapes({k.removeprefix(_METHOD): v for k, v in state["state_dict"].items() if k.startswith(_METHOD)})
-    own = _shapes(method.state_dict())
+    tensors = {k.removeprefix(_METHOD): v for k, v in state["state_dict"].items() if k.startswith(_METHOD)}
+    for name, module in method.named_modules():
+        if isinstance(module, PatchMemory):
+            module.refuse_others(tensors, f"{name}.")  # first: of another set there may be more rows too
+    saved, own = _shapes(tensors), _shapes(method.state_dict())
     if _follows(own) and not _follows(saved):
         raise TrainingError(
             f"{where} it holds no moving average of the network (momentum), which this method learns from; {_CURE}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -84,7 +83,9 @@ class ProgressCallback(L.Callback):
 
     def _numbers(self, module: L.LightningModule) -> str:
         metrics: dict[str, float] = module.metrics
-        said = f"{self.images_per_second:.0f} images/s loss {metrics.get('loss', math.nan):.4f}"
+        said = f"{self.images_per_second:.0f} images/s"
+        if "loss" in metrics:  # a run that goes on has to come to a step that is logged first
+            said += f" loss {metrics['loss']:.4f}"
         if "gradient_norm" in metrics:
             said += f", gradient {metrics['gradient_norm']:.3g}, data wait {metrics['data_wait']:.0%}"
         return said + "".join(f", k-NN {top1:.3f}" for top1 in module.measured.values())

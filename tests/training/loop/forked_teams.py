@@ -7,7 +7,8 @@ Not a test: `test_processes.py` starts it. Each line of stdin is a job in JSON:
     signals     by rank: [step, number] of a signal that this process gets at the end of a step
     not_finite  by rank: the step at which its loss is no number
     folder      gets `rank-<r>.out`, `rank-<r>.err`, and `rank-<r>.seen`: a line in JSON for each pass, with step,
-                epochs and indices of its images, and the visible patches
+                epochs and indices of its images, the visible patches, and a digest of what the method keeps beside its
+                weights (a copy that follows, a memory)
 
 and is answered by a line with the exit codes, minus the signal where one ended a process.
 """
@@ -15,6 +16,7 @@ and is answered by a line with the exit codes, minus the signal where one ended 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -26,10 +28,19 @@ from typing import Any
 
 import torch
 import torch.utils.tensorboard  # loaded once, not in every fork
+from safetensors.torch import save, save_file
 
 from edgemim.cli import build_app, main
 from edgemim.data.sources import SOURCES
+from edgemim.masking.random import RandomMasking
+from edgemim.methods._base import Batch, Method
+from edgemim.methods._corruption import Corrupted
 from edgemim.methods.mae import MAE
+from edgemim.methods.sit import SiT, SiTSettings
+from edgemim.methods.spark import SparK, SparKSettings
+from edgemim.models.adapters import adapt
+from edgemim.models.build import build_backbone
+from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.sharding import shard
 from edgemim.models.teachers import load_teacher
 from edgemim.preprocess import Preprocess
@@ -51,6 +62,8 @@ def watch(job: dict[str, Any], rank: int) -> None:
 
     def training_step(self: Any, raw: Any, batch_idx: int) -> Any:
         now.update(step=self.global_step, index=raw["index"].tolist(), epoch=raw["epoch"].tolist())
+        kept = {k: v for k, v in self.method.state_dict().items() if k.startswith(("momentum.", "memory."))}
+        now["kept"] = hashlib.sha256(save({k: v.contiguous() for k, v in kept.items()})).hexdigest()
         loss = step(self, raw, batch_idx)
         with open(seen, "a") as stream:
             stream.write(json.dumps(now) + "\n")
@@ -106,6 +119,51 @@ def features(rank: int, team: Team, source: str, backbone: dict[str, Any]) -> No
     print(json.dumps([greatest, held, sum(p.numel() for p in whole.model.blocks.parameters())]))
 
 
+def share(rank: int, team: Team, method: str, file: str) -> None:
+    """Loss, gradients and buffers of one pass of `method` over this process's share of a batch, into `file`-<rank>."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    made, batch = _sit() if method == "sit" else _spark()
+    with torch.no_grad():
+        for parameter in made.parameters():  # also of a copy, which then is none, and of norms that begin with zeros
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    first, last = (len(batch.images) * i // team.count for i in (rank, rank + 1))
+
+    def cut(whole: Batch) -> Batch:
+        return Batch(whole.images[first:last], second=None if whole.second is None else cut(whole.second))
+
+    plan = MaskPlan.from_keep_ids(torch.tensor([[0, 3], [1, 2], [2, 3], [0, 1]])[first:last], (2, 2))
+    loss = made(cut(batch), torch.Generator().manual_seed(0), plan).loss
+    loss.backward()
+    found = {f"gradient.{name}": p.grad for name, p in made.named_parameters() if p.grad is not None}
+    found |= {f"buffer.{name}": b.float() for name, b in made.named_buffers()}
+    save_file({"loss": loss.detach(), **found}, f"{file}-{rank}")
+
+
+def _sit() -> tuple[Method, Batch]:
+    """SiT on four images; of each it hides the same places, as what it draws is another part of the batch's numbers."""
+    arguments = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8, "img_size": 32}
+    adapter = adapt(build_backbone("vit_tiny_patch16_224", arguments))
+    method = SiT(adapter, RandomMasking(), SiTSettings(projector_width=16, projector_outputs=8))
+    hidden = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    hidden[..., 4:20, 8:30] = True
+
+    def corrupt(images: torch.Tensor, rng: torch.Generator) -> Corrupted:
+        return Corrupted(images.masked_fill(hidden, 0), hidden.expand(len(images), -1, -1, -1))
+
+    method.corruption = corrupt
+    images, others = torch.randn(2, 4, 3, 32, 32)
+    return method, Batch(images, second=Batch(others))
+
+
+def _spark() -> tuple[Method, Batch]:
+    """SparK of a ResNet on four images; of the decoder's norms only those of levels are joint, so the others rest."""
+    adapter = adapt(build_backbone("test_resnet", {}), (64, 64))
+    method = SparK(adapter, RandomMasking(mask_ratio=0.5), SparKSettings(decoder_width=32))
+    method.cells.decoder.grow.eval()
+    return method, Batch(torch.randn(4, 3, 64, 64) + torch.arange(4).view(4, 1, 1, 1))
+
+
 def run(job: dict[str, Any], rank: int, port: int) -> int:
     """The fork: one process of a run, to its end."""
     for descriptor, name in ((1, "out"), (2, "err")):
@@ -119,7 +177,7 @@ def run(job: dict[str, Any], rank: int, port: int) -> int:
     try:
         if "function" in job:
             with processes() as team:
-                {"told": told, "features": features}[job["function"]](rank, team, **job["values"])
+                {"told": told, "features": features, "share": share}[job["function"]](rank, team, **job["values"])
         else:
             sys.argv = ["edgemim", *job["arguments"]]
             main()

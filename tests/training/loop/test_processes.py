@@ -280,6 +280,57 @@ def test_a_method_that_leaves_parameters_out_of_its_loss_trains_in_two_processes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["sit", "spark"])
+def test_methods_that_look_at_the_whole_batch_see_that_of_all_processes(
+    runs: Runs, tmp_path: Path, method: str
+) -> None:
+    for count in (1, 2):
+        done = runs(count, function="share", values={"method": method, "file": str(tmp_path / f"{count}")})
+        assert done.codes == [0] * count, done.err
+    whole, *halves = (load_file(tmp_path / name) for name in ("1-0", "2-0", "2-1"))
+    assert sum(name.startswith("gradient.") for name in whole) > 20
+    for name, expected in whole.items():
+        first, second = (half[name] for half in halves)
+        if name.startswith("buffer."):
+            assert torch.equal(first, second)
+        # float32, sums in another order; what is small beside a layer's largest number is a difference of large ones.
+        close = {"rtol": 1e-4, "atol": 1e-5 * max(1.0, float(expected.abs().max()))}
+        torch.testing.assert_close((first + second) / 2, expected, **close, msg=lambda text, at=name: f"{at}: {text}")
+    if method == "sit":  # alone, a process would have fewer negatives
+        assert not torch.allclose(halves[0]["loss"], halves[1]["loss"], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hpm", "amt"])
+def test_what_a_method_keeps_is_the_same_in_all_processes_and_in_one(
+    runs: Runs, command: Any, tmp_path: Path, method: str
+) -> None:
+    own = {"hpm": (), "amt": ("--set", "method.first_epoch=1", "--set", "method.refresh_epochs=1")}[method]
+    two = runs(2, command(tmp_path / "2", *own, recipe=f"{method}-small"))
+    one = runs(1, command(tmp_path / "1", *own, "--set", "training.accumulate=2", recipe=f"{method}-small"))
+    assert (two.codes, one.codes) == ([0, 0], [0]), two.err + one.err
+    kept = [[seen["kept"] for seen in of_rank] for of_rank in two.seen]
+    assert kept[0] == kept[1]
+    # The copy follows every step, but at the first the rate is 0; the memory gets its one look between the two epochs.
+    assert len(set(kept[0])) == {"hpm": STEPS - 1, "amt": 2}[method]
+    states = []
+    for count in (1, 2):
+        found = newest_state(tmp_path / f"{count}")
+        assert found is not None
+        states.append(torch.load(found[0], weights_only=True)["state_dict"])
+    names = [name for name in states[0] if name.startswith(("method.momentum.", "method.memory."))]
+    for name in names:
+        # A row of the memory is kept in half precision.
+        close = {"rtol": 2e-3, "atol": 1e-3} if "memory" in name else {"rtol": 1e-5, "atol": 1e-6}
+        torch.testing.assert_close(states[1][name], states[0][name], **close)
+    if method == "amt":
+        rows = states[1]["method.memory.rows"]
+        assert rows.shape == (IMAGES, 16)
+        assert (rows > 0).any(dim=1).all()  # each image was looked at, by one of the two
+    check_same_weights(tmp_path / "2", tmp_path / "1")
+
+
+@pytest.mark.slow
 def test_a_run_with_a_spread_teacher_ends_like_one_with_a_whole_teacher(
     runs: Runs, command: Any, two: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from edgemim.training import pretrain as module
 from edgemim.training.pretrain import pretrain
 from edgemim.training.saving.changes import accepted_changes, note_changes
 from edgemim.training.saving.save import Interrupted
+from edgemim.training.saving.state import newest_state
 from edgemim.training.settings.run import RunSettings
 
 MakeSettings = Callable[..., RunSettings]
@@ -72,6 +73,10 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path, run_settings: MakeSet
     longer = run_settings(training={"steps": 5})
     result = pretrain(longer, tmp_path / "run", stage="pretrain", resume=True, accept_changes=True)
     assert result["steps"] == 5
+    assert result["loss"] is not None
+    found = newest_state(tmp_path / "run")
+    assert found is not None
+    assert found[1] == 5  # it was trained, not only called so
     record = load_checkpoint(tmp_path / "run").artifact.provenance[-1]
     assert record["result"]["resumed_from"] == 3
     assert record["changes"] == [{"step": 3, "changes": ["training.steps was 3, is 5"]}]

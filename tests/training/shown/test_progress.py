@@ -27,11 +27,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def lines(clock: SimpleNamespace) -> Callable[..., list[str]]:
     """`lines(steps, step_s)`: what a run of so many steps, each of which takes so long, prints."""
 
-    def run(steps: int, step_s: float, terminal: bool = False) -> list[str]:
+    def run(steps: int, step_s: float, terminal: bool = False, logged: bool = True) -> list[str]:
         out = io.StringIO()
         bar = ProgressCallback("test", 8, Console(file=out, force_terminal=terminal, width=200))
         trainer: Any = SimpleNamespace(global_step=0, max_steps=steps, accumulate_grad_batches=1)
-        metrics = {"loss": 0.5, "gradient_norm": 1.25, "data_wait": 0.031}
+        metrics = {"loss": 0.5, "gradient_norm": 1.25, "data_wait": 0.031} if logged else {}
         module: Any = SimpleNamespace(metrics=metrics, measured={4: 0.75})
         bar.on_train_start(trainer, module)
         for batch in range(steps):
@@ -49,6 +49,7 @@ def test_a_line_says_how_fast_it_goes_what_came_out_and_how_long_it_takes(lines:
     assert first == "test 25/100 4 images/s loss 0.5000, gradient 1.25, data wait 3%, k-NN 0.750, 0:02:30 left"
     assert last.startswith("test 100/100 ")
     assert last.endswith(", 0:00:00 left")
+    assert lines(100, 2.0, logged=False)[0] == "test 25/100 4 images/s, k-NN 0.750, 0:02:30 left"
 
 
 def test_there_are_four_lines_and_in_a_long_run_one_every_ten_minutes(lines: Callable[..., list[str]]) -> None:
