@@ -4,14 +4,16 @@ Source: Chen et al., "Context Autoencoder for Self-Supervised Representation Lea
 Command: pretrain
 Needs: a ViT-like backbone; with method.target=tokens a local file with the weights of DALL-E's encoder
 Differs: the paper's target are the codes of DALL-E's discrete autoencoder, whose weights are a download. They are the
-    target where a file is given (method.target=tokens, method.tokenizer); else the target is the pixels of each
-    masked patch, normalised by their own mean and deviation as in MAE, which is a variant of ours. The tokenizer was
-    not checked against the public file; it sees the student's crop made smaller bicubically, where the authors resize
-    the same crop of the original again, with a Lanczos filter. The encoder is timm's ViT, whose keys have a bias too
-    (the authors': queries and values only), which a softmax does not see. Regressor and decoder have the encoder's
-    width; where method.decoder_width says another one, a linear layer and a norm lead to it, for the latents that are
-    guessed from and for those that are guessed (inferred). The blocks of both have neither layer scale nor drop path
-    (whether the authors' have was not checked).
+    target where a file is given (method.target=tokens, method.tokenizer); else the target is the pixels of each masked
+    patch, normalised by their own mean and deviation as in MAE, which is a variant of ours. The tokenizer computes in
+    float32, where the public one takes half precision on a GPU; it sees the student's crop made smaller bicubically,
+    where the authors resize the same crop of the original again, with a Lanczos filter. The encoder is timm's ViT,
+    whose keys have a bias too (the authors': queries and values only), which a softmax does not see. Regressor and
+    decoder have the encoder's width; where method.decoder_width says another one, a linear layer and a norm lead to it,
+    for the latents that are guessed from and for those that are guessed. The blocks of both have the layer scale and
+    the drop path of the encoder's; the authors give the former by an option of its own, with the same number. Patch
+    embedding and class token start as in MAE, where the authors draw both from a normal of deviation 0.02, cut off at
+    one deviation.
     In the recipe the warm-up rises from 0 instead of 1e-6.
 """
 

@@ -7,10 +7,9 @@ Source: Zhang et al., "CAE v2: Context Autoencoder with CLIP Target", 2022, arXi
 Command: pretrain, distill
 Needs: a ViT-like backbone as student; any teacher whose blocks can be tapped
 Differs: the paper's target are CLIP's image tokens behind its final norm and its projection into the space of images
-    and texts; here the target is the output of the teacher's last block, so that any teacher will do. The three
-    terms (masked patches, visible patches, class token) have weight 1 each and are means over their own tokens
-    (inferred). Class and register tokens take part where both models have equally many, else they are left out.
-    In the recipe the masking and the share of patches that it hides are CAE's (not verified).
+    and texts; here the target is the output of the teacher's last block, so that any teacher will do. Class and
+    register tokens take part where both models have equally many, else they are left out. The regressor ends in a norm,
+    as CAE's does; the authors' has none, so that guesses are normed here once more than there.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class CAEv2Settings:
         decoder_width: Of regressor and decoder; 0: the encoder's.
         decoder_depth, decoder_heads: Of the decoder; the regressor has as many heads. Without blocks it is a norm and
             a linear layer, which visible patches and the class token go through at any depth.
-        visible_weight: Factor of the distance of visible patches, and of that of the class token.
+        visible_weight: How much a visible patch, and the class token, counts beside a masked patch.
         alignment_weight: Factor of the distance between guessed latents and the encoder's own; 0 also saves its second
             pass.
     """
@@ -99,14 +98,19 @@ class CAEv2(Method):
         latents = self.latents.encode(batch.images, plan)
         guessed = self.latents.regress(latents, plan)
         decoded = self.latents.decoder(guessed, plan)
-        terms = {"masked": (cosine(student=decoded, teacher=gather_tokens(patches, plan.mask_ids)), 1.0)}
+        distances = {"masked": cosine(student=decoded, teacher=gather_tokens(patches, plan.mask_ids))}
+        tokens = {"masked": float(plan.mask_ids.shape[1])}
         weight, shared = self.settings.visible_weight, shared_prefix(student, teacher)
         if weight:
             seen = self.latents.decoder.read(latents)
-            visible = cosine(student=seen[:, student.num_prefix :], teacher=gather_tokens(patches, plan.keep_ids))
-            terms["visible"] = (visible, weight)
+            own = seen[:, student.num_prefix :]
+            distances["visible"] = cosine(student=own, teacher=gather_tokens(patches, plan.keep_ids))
+            tokens["visible"] = weight * plan.keep_ids.shape[1]
             if shared:
-                terms["class"] = (cosine(student=seen[:, :shared], teacher=wanted[:, :shared]), weight)
+                distances["class"] = cosine(student=seen[:, :shared], teacher=wanted[:, :shared])
+                tokens["class"] = weight * shared
+        # Together a mean over all tokens.
+        terms = {name: (distance, tokens[name] / sum(tokens.values())) for name, distance in distances.items()}
         if self.settings.alignment_weight:
             alignment = self.latents.alignment(guessed, batch.images, plan)
             terms["alignment"] = (alignment, self.settings.alignment_weight)

@@ -92,8 +92,10 @@ def test_loss_and_gradients_are_those_of_the_reference(
         ):
             found[name][0].append(predicted)
             found[name][1].append(wanted)
-    weights = {"masked": 1.0, "visible": given.visible_weight, "class": given.visible_weight if shared else 0.0}
-    terms = {name: own.apart(*found[name]) * weight for name, weight in weights.items() if weight}
+    # A mean over four masked patches, two visible ones and the class token of each image.
+    weights = {"masked": 4.0, "visible": 2 * given.visible_weight, "class": shared * given.visible_weight}
+    whole = sum(weights.values())
+    terms = {name: own.apart(*found[name]) * weight / whole for name, weight in weights.items() if weight}
     if given.alignment_weight:
         terms["alignment"] = own.squared(*found["alignment"]) * given.alignment_weight
     loss = sum(terms.values())
