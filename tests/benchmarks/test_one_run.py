@@ -43,7 +43,10 @@ def test_a_distilled_row_is_probed_fine_tuned_and_recorded(places: dict[str, Any
 
 @pytest.mark.parametrize(
     ("baseline", "method", "weight"),
-    [("scratch", "mae", "blocks.0.attn.qkv.weight"), ("scratch-convnet", "spark", "stages.1.blocks.0.mlp.fc1.weight")],
+    [
+        ("scratch", "mae", "blocks.0.attn.qkv.weight"),
+        pytest.param("scratch-convnet", "spark", "stages.1.blocks.0.mlp.fc1.weight", marks=pytest.mark.slow),
+    ],
 )
 def test_scratch_begins_with_the_weights_that_pretraining_begins_with(
     places: dict[str, Any], baseline: str, method: str, weight: str

@@ -30,6 +30,7 @@ def test_two_candidates_are_compared_and_the_json_is_the_report(
     assert cli("inspect", tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 def test_without_out_the_report_lies_beside_the_first(cli: Any, story: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "mine").symlink_to(story.bundle)
     both = [f"{tmp_path / 'mine'}:fp32@onnxruntime", story.report]

@@ -7,6 +7,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from edgemim.artifact import load_artifact
@@ -33,6 +34,7 @@ def test_every_layer_is_measured_alone_and_left_out(cli: Any, story: SimpleNames
     assert [path.name for path in tmp_path.iterdir()] == ["sensitivity"]
 
 
+@pytest.mark.slow
 def test_for_people_the_costliest_layers_come_first(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
     done = cli("sensitivity", story.classifier, *FEW, "--placement", "linear", "--out", tmp_path / "out")
     assert done.code == 0, done.err

@@ -97,7 +97,7 @@ def test_the_environment_of_a_device_has_no_heavy_package(device: dict[str, str]
 
 
 # What a device runs; the rest of the runtime's tests imports nothing more, and takes two minutes.
-CORE = ("test_check.py", "test_device.py", "environment", "targets")
+CORE = ("test_device.py", "environment", "targets")
 FOUNDATION_TESTS = ("tests/test_artifact.py", "tests/test_config.py", "tests/test_registry.py")
 
 

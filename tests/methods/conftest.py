@@ -31,7 +31,7 @@ from edgemim.preprocess import Preprocess
 SIZE, PATCH = (16, 24), 8
 STUDENT = {"embed_dim": 16, "depth": 4, "num_heads": 2}
 TEACHER = {"embed_dim": 24, "depth": 8, "num_heads": 4}
-DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
+DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4, "projector_width": 24, "projector_outputs": 8}
 CONVNET = {
     "depths": (1, 1, 1, 1),
     "dims": (8, 8, 8, 16),

@@ -177,6 +177,7 @@ def test_float_leaves_the_graphs_as_they_were(classifier: Path, tmp_path: Path) 
     assert [r["stage"] for r in artifact.provenance] == ["finetune", "export", "bundle"]
 
 
+@pytest.mark.slow
 def test_int8_in_batches_passes_the_check_of_its_golden_images(classifier: Path, tmp_path: Path) -> None:
     artifact = bundle(classifier, tmp_path / "bundle", batch=3, output="tokens")
     assert artifact.content["input"]["shape"] == [3, 32, 32, 3]

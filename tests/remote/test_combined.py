@@ -91,6 +91,7 @@ def test_a_bench_on_boards_says_what_is_fastest_on_each(
         assert f"is fastest with {row['chosen']} on {row['chosen_backend']}" in report["verdict"]
 
 
+@pytest.mark.slow
 def test_boards_on_which_nothing_runs_right_bring_their_reports_and_exit_code_3(
     server: Server,
     start_server: Callable[..., Server],

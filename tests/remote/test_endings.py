@@ -46,7 +46,9 @@ def running() -> set[int]:
 
 
 @pytest.mark.system("/usr/sbin/sshd", "openssh-server")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_a_killed_command_leaves_nothing_running(
     command: subprocess.Popen[bytes], number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -264,7 +264,7 @@ def test_pixels_give_what_normalised_inputs_give(world: SimpleNamespace, check) 
 
 
 @pytest.mark.parametrize("encoding", ["pixels", "normalised"])
-@pytest.mark.parametrize("batch", [3, 8])
+@pytest.mark.parametrize("batch", [8, pytest.param(3, marks=pytest.mark.slow)])
 def test_batches_change_no_output(world: SimpleNamespace, check, encoding: str, batch: int) -> None:
     # 4 golden and 20 evaluation images: the last batch is never full.
     alone = check(world.bundle(name="alone"))

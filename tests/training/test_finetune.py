@@ -135,6 +135,7 @@ def test_a_classifier_gets_the_classes_of_the_new_data(
     assert [r["stage"] for r in loaded.artifact.provenance] == ["pretrain", "finetune", "finetune"]
 
 
+@pytest.mark.slow  # and tests/commands/test_students.py
 def test_a_convnet_is_fine_tuned_too(tmp_path: Path, settings: MakeSettings, convnet: Path) -> None:
     result = finetune(settings(init=str(convnet), training={"steps": 2}), tmp_path / "out")
     assert 0 <= result["top1"] <= 1

@@ -72,6 +72,7 @@ def test_units_are_given_back_where_the_budget_is_missed(attention_artifact, bat
     assert set(found.sensitivity) == {"linear", "attention"}
 
 
+@pytest.mark.slow
 def test_the_time_that_is_left_limits_the_rounds(attention_artifact, batches, bench, tmp_path, monkeypatch):
     monkeypatch.setattr("edgemim.quantize.search.search.hopeless", lambda rows: None)
     tight = dataclasses.replace(bench, gates={"cosine.min": 1.0, "p50_ms": 1e-6})

@@ -22,6 +22,7 @@ Compared = Callable[..., dict[str, Any]]
 hasty = pytest.mark.usefixtures("hasty")
 
 
+@pytest.mark.slow
 def test_a_candidate_that_takes_half_as_long_again_is_found_slower(
     world: SimpleNamespace, chosen: Chosen, compared: Compared
 ) -> None:

@@ -88,7 +88,7 @@ def test_where_another_candidate_runs_the_limit_costs_only_the_one(
     assert "disqualified: int8-nncf on onnxruntime: backend 'onnxruntime' ran out of memory" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "compare"])
+@pytest.mark.parametrize("command", ["check", pytest.param("compare", marks=pytest.mark.slow)])
 def test_what_runs_alone_but_not_together_is_refused_before_it_is_opened(
     command: str, limited: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -106,7 +106,9 @@ def test_what_this_process_takes_grows_with_what_it_holds() -> None:
     before = taken()
     if before is None:
         pytest.skip("this kernel does not tell")
-    held = mmap.mmap(-1, 80 * MB)  # past the allocator, which may have room of its own
+    held = mmap.mmap(
+        -1, 80 * MB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # past the allocator, which may have room of its own
     held.write(bytes([1]) * len(held))
     after = taken()
     assert after is not None
