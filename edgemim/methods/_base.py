@@ -16,6 +16,7 @@ from edgemim.masking._base import MaskContext, MaskingStrategy
 from edgemim.methods import METHODS
 from edgemim.methods._asked import Asked, TeacherView
 from edgemim.models.adapters.base import BackboneAdapter
+from edgemim.models.adapters.conv import attending
 from edgemim.models.crop_boxes import CropBoxes
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
@@ -168,9 +169,11 @@ class Method(nn.Module, ABC):
             return
         fitting = [name for name in METHODS if _can_do(METHODS.get(name), adapter)]
         kind = next((kind for need, kind in _KINDS.items() if need in lacking), "another one")
+        found = attending(adapter.backbone) if lacking[0] == "sparse" else ""
+        culprit = f" (no convnet: {found})" if found else ""
         raise ConfigError(
             f"method {cls.name()!r} needs a backbone with the ability {lacking[0]!r}; "
-            f"{type(adapter.backbone).__name__} can do {', '.join(adapter.abilities)}, "
+            f"{type(adapter.backbone).__name__} can do {', '.join(adapter.abilities)}{culprit}, "
             f"which is enough for the methods {', '.join(fitting) or 'none'}; choose one of these, or as backbone "
             f"{kind}"
         )

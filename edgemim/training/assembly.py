@@ -139,6 +139,8 @@ def _size(settings: RunSettings, model: nn.Module, own: tuple[int, int]) -> tupl
     if not wanted or (wanted, wanted) == own:
         return own
     if _has_size(model):
+        # A backbone of another kind than the method's would be the greater mistake.
+        METHODS.get(str(settings.method.get("name", ""))).check_student(adapt(model))
         raise ConfigError(
             f"preprocess.size {wanted} is not the {own[0]}x{own[1]} of the backbone; set backbone.img_size instead"
         )

@@ -46,41 +46,64 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator(r
     assert not torch.equal(first["model.blocks.0.attn.qkv.weight"], other["model.blocks.0.attn.qkv.weight"])
 
 
+CONVNET = "a convnet in which nothing attends (ResNet, ConvNeXt, MobileNetV4, EfficientNet, RepViT)"
+SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}
+
+
 @pytest.mark.parametrize(
-    ("method", "masking", "backbone", "line"),
+    ("method", "masking", "backbone", "can", "fits", "kind"),
     [
-        (
-            "mixedae",
-            "mixture",  # which would find fault with the grid of 1 x 1
-            {"name": "test_resnet"},
-            "method 'mixedae' needs a backbone with the ability 'tokens'; ResNet can do full, blocks, sparse, which is "
-            "enough for the methods feature, logit, spark, spark-dmae; choose one of these, or as backbone a plain ViT",
-        ),
+        # Its masking would find fault with the grid of 1 x 1.
+        ("mixedae", "mixture", {"name": "test_resnet"}, "ResNet can do full, blocks, sparse", "spark", "a plain ViT"),
         (
             "simmim",
             "random",
             {"name": "test_resnet"},
-            "method 'simmim' needs a backbone with the ability 'mask_token'; ResNet can do full, blocks, sparse, which "
-            "is enough for the methods feature, logit, spark, spark-dmae; choose one of these, or as backbone a ViT, "
-            "BEiT or Swin",
+            "ResNet can do full, blocks, sparse",
+            "spark",
+            "a ViT, BEiT or Swin",
         ),
         (
             "spark",
             "random",
-            {"name": "beit_base_patch16_224", "depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 32},
-            "method 'spark' needs a backbone with the ability 'sparse'; Beit can do full, mask_token, blocks, uniform, "
-            "which is enough for the methods feature, gmml, logit, maskdistill, simmim, sit; choose one of these, or "
-            "as backbone a convnet in which nothing attends (ResNet, ConvNeXt, MobileNetV4, EfficientNet, RepViT)",
+            {"name": "beit_base_patch16_224", "img_size": 32, **SMALL},
+            "Beit can do full, mask_token, blocks, uniform (no convnet: 'patch_embed' (PatchEmbed))",
+            "simmim",
+            CONVNET,
+        ),
+        (
+            "spark",
+            "random",
+            {"name": "vit_tiny_patch16_224", **SMALL},  # that it takes no images of 32 pixels is the smaller mistake
+            "VisionTransformer can do full, visible, mask_token, blocks, uniform, qkv, tokens "
+            "(no convnet: 'patch_embed' (PatchEmbed))",
+            "mae",
+            CONVNET,
+        ),
+        (
+            "spark",
+            "random",
+            {"name": "skresnet18"},
+            "ResNet can do full, blocks (no convnet: 'layer1.0.conv1.attn' (SelectiveKernelAttn))",
+            "feature",
+            CONVNET,
         ),
     ],
+    ids=["mixedae", "simmim", "a beit", "a vit", "a convnet that attends"],
 )
 def test_a_backbone_of_the_wrong_kind_is_refused_with_what_fits_before_its_grid_is(
-    run_values: Any, method: str, masking: str, backbone: dict[str, Any], line: str
+    run_values: Any, method: str, masking: str, backbone: dict[str, Any], can: str, fits: str, kind: str
 ) -> None:
     values = {**run_values(), "backbone": backbone, "method": {"name": method}, "masking": {"name": masking}}
     with pytest.raises(ConfigError) as caught:
         make_method(build(RunSettings, merge(values, {"preprocess": {"size": 32}})))
-    assert str(caught.value) == line
+    need, rest = str(caught.value).split("; ", 1)
+    assert need.startswith(f"method {method!r} needs a backbone with the ability ")
+    able, named = rest.split(", which is enough for the methods ")
+    methods, others = named.split("; choose one of these, or as backbone ")
+    assert (able, others) == (can, kind)
+    assert fits in methods.split(", ")
+    assert method not in methods.split(", ")
 
 
 def test_a_convnet_takes_images_of_the_size_that_is_asked_for(run_values: Any, tmp_path: Path) -> None:

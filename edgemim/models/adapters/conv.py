@@ -36,6 +36,14 @@ class Level:
     width: int
 
 
+def attending(backbone: nn.Module) -> str:
+    """Path and type of the first module that attends, or makes a sequence of patches; empty where none does."""
+    for path, module in backbone.named_modules():
+        if isinstance(module, PatchEmbed) or _ATTENDS.search(type(module).__name__):
+            return f"{path!r} ({type(module).__name__})"
+    return ""
+
+
 class ConvAdapter(GeneralAdapter):
     """Runs a convnet; see `GeneralAdapter`, from which it differs by the mode `sparse` alone.
 
@@ -50,9 +58,7 @@ class ConvAdapter(GeneralAdapter):
         """Whether this is a convnet with levels of features: nothing attends, no patches become a sequence."""
         if not getattr(backbone, "feature_info", None) or not hasattr(backbone, "forward_intermediates"):
             return False
-        modules = list(backbone.modules())
-        others = any(isinstance(m, PatchEmbed) or _ATTENDS.search(type(m).__name__) for m in modules)
-        return not others and any(isinstance(m, nn.Conv2d) for m in modules)
+        return not attending(backbone) and any(isinstance(m, nn.Conv2d) for m in backbone.modules())
 
     def forward(
         self,
