@@ -318,7 +318,8 @@ def _contract(shape: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(preset: Preset, seed: int, steps: int) -> dict[str, Any]:
-    training = {"steps": steps, "epochs": 0.0, "batch_size": preset.batch_size, "picture_steps": steps}
+    lengths = {"steps": steps, "epochs": 0.0, "picture_steps": steps}
+    training = {**lengths, "batch_size": preset.batch_size, "precision": preset.precision}
     return {"data": DATA, "seed": seed, "training": training}
 
 

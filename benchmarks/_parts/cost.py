@@ -173,7 +173,7 @@ def finetuning_step(preset: Preset, shape: Mapping[str, Any]) -> Step:
     task = Classification(model, CLASSES, label_smoothing=0.1, mixup=0.0, cutmix=0.0).to(_device()).train()
     images = torch.randn(preset.batch_size, 3, SIZE, SIZE, device=_device())
     labels = torch.randint(CLASSES, (preset.batch_size,), device=_device())
-    return _update(task, Batch(images, labels=labels), TrainingSettings(steps=1))
+    return _update(task, Batch(images, labels=labels), TrainingSettings(steps=1, precision=preset.precision))
 
 
 def _update(task: nn.Module, batch: Batch, settings: TrainingSettings) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 # Of CIFAR-10: side of an image in pixels, and images to train on.
 SIZE = 32
@@ -43,6 +43,7 @@ class Preset:
         teacher_updates, teacher_finetune_updates: Of the one teacher.
         ranked: Rows that run with every seed; the others run with the first one. Empty: all rows.
         seeds: The seeds.
+        precision: Of the training. That of a CPU is fixed, so that runs of two machines can be held together.
     """
 
     train_images: int = 0
@@ -57,6 +58,7 @@ class Preset:
     teacher_finetune_updates: int
     ranked: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    precision: Literal["fp32", "bf16", "fastest"] = "fp32"
 
     @property
     def images(self) -> int:
@@ -103,6 +105,7 @@ PRESETS = {
         finetune_updates=10_000,
         teacher_updates=40_000,
         teacher_finetune_updates=10_000,
+        precision="fastest",
     ),
     "tiny": Preset(
         train_images=80,

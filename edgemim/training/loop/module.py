@@ -204,6 +204,21 @@ class TrainingModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(self.settings, self.steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients together.
+
+        Lightning's own refuses a fused optimiser under autocast, which could unscale the gradients after they were
+        clipped; bf16 scales no loss.
+        """
+        if gradient_clip_val:
+            clipped = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(clipped, gradient_clip_val)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Between two looks at the loss the weights may have gone: such a state must not replace a good one.
         self._refuse_not_finite()
