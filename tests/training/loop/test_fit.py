@@ -98,6 +98,20 @@ def test_a_run_that_accumulates_resumes_bit_by_bit_too(
     assert weights(task) == weights(whole)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_clipped_by_their_norm(
+    train: Train, make_mae: MakeMAE, run_settings: MakeSettings, tmp_path: Path, precision: str
+) -> None:
+    norms = {}
+    for limit in (0.0, 1e-3):
+        task = make_mae()
+        train(task, run_settings(training={"steps": 1, "clip_grad": limit, "precision": precision}), tmp_path)
+        gradients = [p.grad for p in task.parameters() if p.grad is not None]
+        norms[limit] = torch.nn.utils.get_total_norm(gradients).item()
+    assert norms[0.0] > 0.01
+    assert norms[1e-3] == pytest.approx(1e-3, rel=2e-3)  # torch adds 1e-6 to what it divides by
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(
     train: Train, make_mae: MakeMAE, run_settings: MakeSettings, in_one_go: Callable[[int], bytes], tmp_path: Path
 ) -> None:
