@@ -56,30 +56,42 @@ def accuracy(result: Result) -> str:
 
 
 def latency(results: Iterable[Result]) -> str:
-    """Latency of every form at every instruction set, one table a machine."""
+    """Latency of every form, one table a machine and instruction set."""
     return "\n\n".join(_latency(result) for result in results)
 
 
 def _latency(result: Result) -> str:
-    parts = []
-    for name, levels in result["rows"].items():
-        for level, found in levels.items():
-            timed = found["candidates"]
-            lines = [f"| {name}, {_level(level, result)} | p50 ms | times OpenVINO fp32 |", "| --- | --- | --- |"]
-            for label, row in sorted(timed.items(), key=lambda item: float(item[1]["p50_ms"])):
-                median, low, high = row["times_fp32"]
-                lines.append(f"| {label} | {row['p50_ms']:.2f} | {median:.2f} ({low:.2f} to {high:.2f}) |")
-            targets = "; ".join(
-                f"{t['target']}: {t['value']:.2f}, limit {t['limit']:.2f}, {'met' if t['met'] else 'missed'}"
-                for t in found["targets"]
-            )
-            parts.append("\n".join([*lines, "", f"{targets}."]))
-    facts = "One thread, one image of 224 pixels, all in turn; the range is over rounds."
+    models = result["rows"]
+    levels = list(next(iter(models.values())))
+    parts = [_at_level(level, result) for level in levels]
+    facts = (
+        "Cells: p50 in ms, then times OpenVINO fp32 (range over rounds). "
+        "One thread, one image of 224 pixels, all of a model in turn."
+    )
+    if len(levels) > 1:
+        facts += " What is capped is OpenVINO, which is why ONNX Runtime is not in those tables."
     return "\n\n".join([*parts, facts, origin(result)])
 
 
-def _level(level: str, result: Result) -> str:
-    return str(result["level"]) if level == "native" else f"capped to {level}"
+def _at_level(level: str, result: Result) -> str:
+    found = {name: levels[level] for name, levels in result["rows"].items()}
+    first, *_ = (row["candidates"] for row in found.values())
+    shown = str(result["level"]) if level == "native" else f"capped to {level}"
+    lines = [f"| {shown} | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
+    for label in sorted(first, key=lambda label: float(first[label]["p50_ms"])):
+        cells = [_cell(row["candidates"][label]) for row in found.values()]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    targets = [
+        f"- {name}: {t['target']} = {t['value']:.2f}; limit {t['limit']:.2f}: {'met' if t['met'] else 'missed'}."
+        for name, row in found.items()
+        for t in row["targets"]
+    ]
+    return "\n".join([*lines, "", *targets]) if targets else "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    median, low, high = row["times_fp32"]
+    return f"{row['p50_ms']:.2f}, {median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def onnxruntime_forms(result: Result) -> str:

@@ -71,6 +71,7 @@ def test_boards_run_side_by_side_and_one_that_fails_is_a_row(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.system("/usr/sbin/sshd", "openssh-server")
 def test_a_bench_on_boards_says_what_is_fastest_on_each(
     server: Server,
     start_server: Callable[..., Server],
