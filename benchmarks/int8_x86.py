@@ -6,9 +6,9 @@ For each ViT at 224 pixels, one thread, one image: ONNX Runtime fp32, OpenVINO f
 OpenVINO model with `model_type=TRANSFORMER` and its other defaults (hints f32 and bf16), and edgemim's `linear` and
 `attention` placements (hints f32 and bf16, and on ONNX Runtime with the settings of edgemim's backend). All of one
 model are timed in turn, in one process per instruction set; `INFERENCE_PRECISION_HINT` is always given. Lower
-instruction sets are had by capping oneDNN (`ONEDNN_MAX_CPU_ISA`), which holds for OpenVINO only, so that ONNX Runtime is left out
-there. bf16 is left out where the hardware lacks it: emulated, it takes many times as long. Weights are random, since
-latency does not depend on them.
+instruction sets are had by capping oneDNN (`ONEDNN_MAX_CPU_ISA`), which holds for OpenVINO only, so that ONNX Runtime
+is left out there. bf16 is left out where the hardware lacks it: emulated, it takes many times as long. Weights are
+random, since latency does not depend on them.
 
 The targets of the result: what ships (the fastest of ours) at most 0.85 of NNCF's default INT8, never slower than
 bf16, at most 0.30 of ONNX Runtime fp32; INT8 at least 2.3 times as fast as fp32 on AVX-512 VNNI and 1.8 times on AVX2
