@@ -38,9 +38,8 @@ def short(kept: Kept) -> str:
 def ranking(kept: Kept) -> str:
     """Rows with seeds enough for a ranking, the best first, and the teacher."""
     rows = [_cells(row, _BASELINES) for row in _best_first(kept["ranked"])]
-    missing = f"Not done yet: {', '.join(kept['missing'])}." if kept["missing"] else ""
     table = _table(("student", "seeds", *_SCORES.values(), *map(_minus, _BASELINES)), rows)
-    return _page(table, _protocol(kept), _teacher(kept), missing, _origin(kept))
+    return _page(table, _protocol(kept), _teacher(kept), _missing(kept["missing"]), _origin(kept))
 
 
 def timed(kept: Kept) -> str:
@@ -104,6 +103,8 @@ def nothing_shown(kept: Kept) -> str:
 
 def single_runs(kept: Kept) -> str:
     """Rows with too few seeds, by name: their order says nothing."""
+    if not kept["not_ranked"]:
+        return _NOT_YET
     rows = [_cells(row, ()) for row in sorted(kept["not_ranked"], key=lambda row: str(row["name"]))]
     return _page(_table(("run, not ranked", "seeds", *_SCORES.values()), rows), _origin(kept))
 
@@ -158,6 +159,16 @@ def _page(*paragraphs: str) -> str:
     return "\n\n".join(p for p in paragraphs if p)
 
 
+def _missing(labels: Iterable[str]) -> str:
+    """The runs that are not done, as `mae seed 0`, row by row."""
+    seeds: dict[str, list[str]] = {}
+    for label in labels:
+        row, _, seed = label.partition(" seed ")
+        seeds.setdefault(row, []).append(seed)
+    rows = [f"`{row}` (seed {_listed(of_row)})" for row, of_row in seeds.items()]
+    return f"Not done yet: {', '.join(rows)}." if rows else ""
+
+
 def _best_first(rows: Sequence[Kept]) -> list[Kept]:
     return sorted(rows, key=lambda row: -float(row["top1"]["mean"]))
 
@@ -176,7 +187,7 @@ def _minus(other: str) -> str:
     return f"minus `{other}`"
 
 
-def _listed(numbers: Iterable[int]) -> str:
+def _listed(numbers: Iterable[object]) -> str:
     return ", ".join(map(str, numbers))
 
 

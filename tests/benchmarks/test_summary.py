@@ -160,8 +160,15 @@ def test_the_ranking_is_shown_in_percent_best_first(summary: dict[str, Any]) -> 
     # Differences to scratch 0.021, 0.020, 0.019: mean 0.02, standard deviation 0.001, half width 0.00248.
     assert cells(table, "`mae`") == ["`mae`", "3", "30.0 ± 0.0", "35.0 ± 0.0", "43.0 ± 2.4", "+2.0 ± 0.2", "-"]
     assert cells(table, "`scratch`")[2:4] == ["-", "-"]
-    assert "Not done yet: tinymim seed 0." in table
+    assert "Not done yet: `tinymim` (seed 0)." in table
     assert MADE in table
+
+
+def test_what_is_not_done_is_said_row_by_row(summary: dict[str, Any]) -> None:
+    labels = ["sit seed 1", "sit seed 2", "gmml seed 0"]
+    assert "Not done yet: `sit` (seed 1, 2), `gmml` (seed 0)." in method_tables.ranking({**summary, "missing": labels})
+    assert "Not done" not in method_tables.ranking({**summary, "missing": []})
+    assert method_tables.single_runs({**summary, "not_ranked": []}) == "Not yet measured."
 
 
 def test_rows_in_time_are_shown_with_their_updates(whole: dict[str, Any]) -> None:
