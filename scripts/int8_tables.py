@@ -75,7 +75,7 @@ def _latency(result: Result) -> str:
 
 def _at_level(level: str, result: Result) -> str:
     found = {name: levels[level] for name, levels in result["rows"].items()}
-    first, *_ = (row["candidates"] for row in found.values())
+    first = next(iter(found.values()))["candidates"]
     shown = str(result["level"]) if level == "native" else f"capped to {level}"
     lines = [f"| {shown} | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
     for label in sorted(first, key=lambda label: float(first[label]["p50_ms"])):
