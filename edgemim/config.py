@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import json
 import sys
 import types
 import typing
@@ -163,6 +164,25 @@ def resolved(settings: Any) -> Any:
     if isinstance(settings, Mapping):
         return {k: resolved(v) for k, v in settings.items()}
     return settings
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two tables of settings differ, as `NAME was OLD, is NEW`; one that is not there counts as None.
+
+    Args:
+        before: As they were written to JSON.
+        now: Anything that JSON can hold; compared as it would be read back.
+    """
+    old, new = _flat(before), _flat(json.loads(json.dumps(now)))
+    return [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in sorted(old | new) if old.get(k) != new.get(k)]
+
+
+def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for key, value in table.items():
+        name = _join(where, key)
+        pairs |= _flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return pairs
 
 
 def _join(where: str, name: str) -> str:

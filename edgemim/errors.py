@@ -17,6 +17,8 @@ Messages say what is wrong, what was found and what to do; one line, lower case,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_OK = 0
 EXIT_GATE_MISSED = 1
 EXIT_USER = 2
@@ -91,3 +93,9 @@ class DeviceError(EdgemimError):
     """The device or a vendor library failed."""
 
     exit_code = EXIT_DEVICE
+
+
+def first_of(names: Sequence[str], *, most: int = 10, separator: str = ", ") -> str:
+    """The first of many names, for a message, and how many more there are."""
+    more = len(names) - most
+    return separator.join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemim.config import build, load_recipe, merge, override, parse_value, recipe_names, resolved
+from edgemim.config import build, differences, load_recipe, merge, override, parse_value, recipe_names, resolved
 from edgemim.errors import ConfigError
 
 
@@ -210,3 +210,13 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes
 def test_an_unknown_recipe_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown recipe 'no-such-recipe'"):
         load_recipe("no-such-recipe")
+
+
+def test_settings_are_compared_as_json_keeps_them() -> None:
+    now = {"seed": 0, "training": {"betas": (0.9, 0.95), "steps": 4}, "new": None}
+    assert differences(json.loads(json.dumps(now)), now) == []
+    assert differences({"seed": 0, "training": {"steps": 3}, "old": True}, now) == [
+        "old was True, is None",
+        "training.betas was None, is [0.9, 0.95]",
+        "training.steps was 3, is 4",
+    ]

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from edgemim import errors
-from edgemim.errors import DeviceError, EdgemimError, MissingDependencyError, OutputError
+from edgemim.errors import DeviceError, EdgemimError, MissingDependencyError, OutputError, first_of
 
 # `├── Name    code   sentence`; without a code it is that of the root.
 DRAWN = dict(re.findall(r"^(?:[├└]── )?([A-Z]\w+) {2,}(\d*)", errors.__doc__ or "", re.MULTILINE))
@@ -56,3 +56,8 @@ def test_a_missing_package_survives_the_way_out_of_a_worker_process() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MissingDependencyError
     assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize(("names", "shown"), [([], ""), (["a", "b"], "a; b"), (["a", "b", "c"], "a; b and 1 more")])
+def test_of_many_names_the_first_are_shown_and_the_others_counted(names: list[str], shown: str) -> None:
+    assert first_of(names, most=2, separator="; ") == shown

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgemim.errors import CheckpointError
+from edgemim.errors import CheckpointError, first_of
 from edgemim.models.build import build_backbone, classifiers
 
 _NESTED = ("model", "state_dict", "model_state_dict", "module", "student", "model_ema")
@@ -95,12 +95,7 @@ def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, ignor
             if k in own and v.shape != own[k].shape
         ],
     }
-    return "; ".join(f"{what}: {first_names(names)}" for what, names in problems.items() if names)
-
-
-def first_names(names: list[str]) -> str:
-    """The first ten of many names, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return "; ".join(f"{what}: {first_of(names)}" for what, names in problems.items() if names)
 
 
 def build_fitting(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
 
-from edgemim.errors import CheckpointError
+from edgemim.errors import CheckpointError, first_of
 from edgemim.methods._base import Batch, Step
 from edgemim.models.adapters.beit import unshare_bias
 from edgemim.models.build import build_backbone, classifiers
@@ -82,6 +82,6 @@ def classifier_from(
     kept = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape and not k.startswith(head)}
     lost = [k for k in own if k not in kept and not k.startswith(_FRESH) and not k.startswith(head)]
     if lost:
-        raise CheckpointError(f"{checkpoint.artifact.path} lacks {', '.join(lost[:10])}; it cannot be fine-tuned")
+        raise CheckpointError(f"{checkpoint.artifact.path} lacks {first_of(lost)}; it cannot be fine-tuned")
     model.load_state_dict({**own, **kept})
     return model, arguments

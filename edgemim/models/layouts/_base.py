@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from edgemim.errors import CheckpointError, ConfigError
+from edgemim.errors import CheckpointError, ConfigError, first_of
 from edgemim.models.build import build_backbone
 from edgemim.models.checkpoint import Checkpoint
-from edgemim.models.weights import differences, first_names
+from edgemim.models.weights import differences
 
 # Tables that a file holds and a model computes are compared with a few steps of float32 at 1 as tolerance.
 _TABLE_TOLERANCE = 1e-5
@@ -183,7 +183,7 @@ def refuse_strange(model: nn.Module, layout: str, patterns: tuple[str, ...]) -> 
     strange = [name for name in model.state_dict() if not is_known(name, patterns)]
     if strange:
         raise CheckpointError(
-            f"the layout {layout!r} has no names for these tensors of a {type(model).__name__}: {first_names(strange)}"
+            f"the layout {layout!r} has no names for these tensors of a {type(model).__name__}: {first_of(strange)}"
         )
 
 
@@ -195,7 +195,7 @@ def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int, *, layout:
     """
     if name not in state:
         raise CheckpointError(
-            f"{source} has not the names of the layout {layout!r}: it lacks {name}; it holds {first_names(list(state))}"
+            f"{source} has not the names of the layout {layout!r}: it lacks {name}; it holds {first_of(list(state))}"
         )
     shape = tuple(state[name].shape)
     if len(shape) != dimensions or 0 in shape:

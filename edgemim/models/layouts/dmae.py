@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from edgemim.errors import CheckpointError
+from edgemim.errors import CheckpointError, first_of
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.models.layouts import LAYOUTS
 from edgemim.models.layouts._base import Asked, Layout, Reading, Written, encoder_first
 from edgemim.models.layouts._mae_family import read_family, write_family
-from edgemim.models.weights import first_names
 
 _HEADS, _PROJECTORS = "aligned_feature_projection_heads.", "projectors."
 # The linear layers of one projector, in order: our name of it and the file's, by the method's name of the kind.
@@ -71,7 +70,7 @@ def _names(held: Collection[str], source: str) -> tuple[str, dict[str, str]]:
         }
         if set(held) in (set(names), set(names.values())):
             return kind, names
-    raise CheckpointError(f"{source} has projectors that are none of {', '.join(_KINDS)}: {first_names(sorted(held))}")
+    raise CheckpointError(f"{source} has projectors that are none of {', '.join(_KINDS)}: {first_of(sorted(held))}")
 
 
 def _check_chain(projectors: Mapping[str, Tensor], kind: str, width: int, source: str) -> None:

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 
 from edgemim import __version__
 from edgemim.artifact import MANIFEST, refuse_existing, write_text, writing
-from edgemim.errors import ConfigError, OutputError, TrainingError
+from edgemim.config import differences
+from edgemim.errors import ConfigError, OutputError, TrainingError, first_of
 from edgemim.pipeline.sweep.combination import BUNDLE
 from edgemim.pipeline.sweep.combinations import RANDOM, Combination
 from edgemim.pipeline.sweep.entries import Result
@@ -94,22 +95,13 @@ def check_same(out: Path, asked: Mapping[str, Any]) -> None:
     file = out / LAST / SETTINGS
     if not file.is_file():
         return
-    before, now = (_flat(values) for values in (json.loads(file.read_text("utf-8")), json.loads(json.dumps(asked))))
-    differ = [
-        f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in sorted(before | now) if before.get(k) != now.get(k)
-    ]
+    differ = differences(json.loads(file.read_text("utf-8")), asked)
     if differ:
         raise TrainingError(
-            f"{out} was started with other settings or on another machine: {'; '.join(differ[:5])}; resume with the "
-            "same (only --minutes may differ), or choose another --out"
+            f"{out} was started with other settings or on another machine: "
+            f"{first_of(differ, most=5, separator='; ')}; resume with the same (only --minutes may differ), "
+            "or choose another --out"
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for key, value in values.items():
-        pairs |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return pairs
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgemim import __version__
 from edgemim.artifact import Draft, seal
+from edgemim.errors import first_of
 from edgemim.pipeline.sweep.combinations import RANDOM, TRAINED, Combination
 from edgemim.pipeline.sweep.entries import label, p50
 from edgemim.pipeline.sweep.front import NEAR, pareto_front, score
@@ -149,8 +150,7 @@ def _verdict(
 
 
 def _listed(entries: Sequence[Entry], indices: Sequence[int]) -> str:
-    named = ", ".join(_told(entries, index) for index in indices[:_NAMED])
-    return named + (f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else "")
+    return first_of([_told(entries, index) for index in indices], most=_NAMED)
 
 
 def _told(entries: Sequence[Entry], index: int) -> str:

@@ -19,7 +19,8 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from edgemim.artifact import sha256_of, sync_folder, write_bytes, write_text, writing
-from edgemim.errors import OutputError, TrainingError
+from edgemim.config import differences
+from edgemim.errors import OutputError, TrainingError, first_of
 from edgemim.training.shown.say import say
 
 LAST, KEPT, BEST = "last", "kept", "best"
@@ -133,15 +134,11 @@ def check_same_settings(run: Path, settings: Mapping[str, Any], *, accept: bool 
     file = run / LAST / SETTINGS
     if not file.is_file():
         return []
-    before = _flat(json.loads(file.read_text("utf-8")))
-    now = _flat(json.loads(json.dumps(settings)))
-    differ = [
-        f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in sorted(before | now) if before.get(k) != now.get(k)
-    ]
+    differ = differences(json.loads(file.read_text("utf-8")), settings)
     if differ and not accept:
         raise TrainingError(
-            f"{run} was started with other settings: {'; '.join(differ[:5])}; resume with the same, go on all the "
-            "same with --accept-changes, or start anew with --overwrite"
+            f"{run} was started with other settings: {first_of(differ, most=5, separator='; ')}; resume with the same, "
+            "go on all the same with --accept-changes, or start anew with --overwrite"
         )
     return differ
 
@@ -161,12 +158,3 @@ def _parse(path: Path) -> tuple[int, str]:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match.group(1)), match.group(2)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    pairs: dict[str, Any] = {}
-    for key, inner in value.items():
-        pairs |= _flat(inner, f"{prefix}.{key}" if prefix else key)
-    return pairs

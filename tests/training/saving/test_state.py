@@ -201,3 +201,9 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         "method.norm_pix was None, is False",
         "training.steps was 3, is 4",
     ]
+
+
+def test_of_many_settings_that_differ_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    save_settings(tmp_path, {"method": dict.fromkeys("abcdefg", 0)})
+    with pytest.raises(TrainingError, match=r": method\.a was 0, is 1; .* method\.e was 0, is 1 and 2 more; resume"):
+        check_same_settings(tmp_path, {"method": dict.fromkeys("abcdefg", 1)})
