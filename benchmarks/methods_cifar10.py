@@ -10,9 +10,9 @@ Distillation learns from one MAE teacher (`logit`: from its fine-tuned form), wh
 `selfdistill` spends half of its updates on the MAE checkpoint that it goes on from. Methods for convnets train one, and
 are held against `scratch-convnet`, not against the ViTs.
 
-`--timed` adds the rows that end in `-timed`: as many updates of the method as take the time of all those of `mae`, by
-what `--timing` measured beforehand, looks at all training images included. A row whose updates cost about what those of
-`mae` do is not run again. In all else they are the rows without that ending.
+`--timed` adds the rows that end in `-timed`: as many updates of the method as take the time of all those of `mae` (of a
+convnet: those of `spark`), by what `--timing` measured beforehand, looks at all training images included. A row whose
+updates cost about what those do is not run again. In all else they are the rows without that ending.
 
 One JSON per run and a `summary.json`. A finished run is not run again while its settings and images are the same; an
 interrupted one is taken up where it was. `--preset cpu` takes several hours on two cores, `gpu` many hours on one GPU,
@@ -74,7 +74,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_words, default=(), help="rows, comma-separated")
     parser.add_argument("--seeds", type=_numbers, default=(), help="of the ranked rows, comma-separated")
     parser.add_argument("--minutes", type=float, help="stop after so many; the next call goes on")
-    parser.add_argument("--timed", action="store_true", help="also run rows in the time of mae's updates")
+    parser.add_argument(
+        "--timed", action="store_true", help="also run rows in the time of the updates of mae, or of spark"
+    )
     parser.add_argument("--validation", action="store_true", help="test on held-out training images")
     parser.add_argument("--timing", action="store_true", help="measure seconds and memory of an update")
     parser.add_argument("--plot", type=Path, help="draw the summary into this file")
@@ -262,7 +264,7 @@ def write_summary(
 ) -> None:
     """`summary.json` of the runs that are done, and the picture where one is asked for.
 
-    Runs in the time of MAE are missing only where some of them are done, or were asked for.
+    Runs in the time of another are missing only where some of them are done, or were asked for.
     """
     from _parts.one_run import write_result
 

@@ -15,13 +15,19 @@ _MEANING = {
     "scratch-long-timed": ", fine-tuning for all of the time",
     "scratch-convnet": ", fine-tuning only",
     "scratch-long-convnet": ", fine-tuning for all updates",
+    "scratch-long-convnet-timed": ", fine-tuning for all of the time",
 }
 _NOT_YET = "Not yet measured."
 _FEWEST_SEEDS = 3
 # How many rows that are no baselines the short table shows.
 _BEST = 5
 # Lists of claims in a summary, and what the rows of each have in common.
-_CLAIMS = {"claims": "updates", "timed_claims": "seconds", "convnet_claims": "updates, convnets"}
+_CLAIMS = {
+    "claims": "updates",
+    "timed_claims": "seconds",
+    "convnet_claims": "updates, convnets",
+    "timed_convnet_claims": "seconds, convnets",
+}
 
 
 def short(kept: Kept) -> str:
@@ -42,18 +48,25 @@ def ranking(kept: Kept) -> str:
     return _page(table, _protocol(kept), _teacher(kept), _missing(kept["missing"]), _origin(kept))
 
 
-def timed(kept: Kept) -> str:
-    """Rows in the time of MAE's updates, the best first; without seeds enough they have no difference to it."""
-    if not kept.get("timed"):
+def timed(kept: Kept, part: str = "timed", reference: str = "mae") -> str:
+    """Rows in the time of another's updates, the best first; without seeds enough they have no difference to it.
+
+    Args:
+        kept: The summary.
+        part: Name of the list in it.
+        reference: The other.
+    """
+    if not kept.get(part):
         return _NOT_YET
     rows = []
-    for row in _best_first(kept["timed"]):
-        name, seeds, *others = _cells(row, ("mae",))
+    for row in _best_first(kept[part]):
+        name, seeds, *others = _cells(row, (reference,))
         rows.append((name, seeds, f"{row['student_updates'] - kept['finetune_updates']:,}", *others))
-    head = ("student", "seeds", "updates", *_SCORES.values(), _minus("mae"))
+    head = ("student", "seeds", "updates", *_SCORES.values(), _minus(reference))
     facts = (
-        f"As above, but each row has as many updates as take the time of the {kept['updates']:,} of `mae`, and then "
-        f"{kept['finetune_updates']:,} of fine-tuning; rows without `-timed` cost about as much and are those of above."
+        f"As above, but each row has as many updates as take the time of the {kept['updates']:,} of `{reference}`, and "
+        f"then {kept['finetune_updates']:,} of fine-tuning; rows without `-timed` cost about as much and are those of "
+        "above."
     )
     return _page(_table(head, rows), facts, _origin(kept))
 

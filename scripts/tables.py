@@ -94,6 +94,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-cifar10-timed-claims": lambda: method_tables.claims(_read(_CPU), "timed_claims"),
     "methods-cifar10-convnets": lambda: method_tables.convnets(_read(_CPU)),
     "methods-cifar10-convnet-claims": lambda: method_tables.claims(_read(_CPU), "convnet_claims"),
+    "methods-cifar10-timed-convnets": lambda: method_tables.timed(_read(_CPU), "timed_convnets", "spark"),
+    "methods-cifar10-timed-convnet-claims": lambda: method_tables.claims(_read(_CPU), "timed_convnet_claims"),
     "methods-cifar10-nothing": lambda: method_tables.nothing_shown(_read(_CPU)),
     "methods-cifar10-runs": lambda: method_tables.single_runs(_read(_CPU)),
     "methods-cifar10-gpu": lambda: method_tables.ranking(_read(_GPU)),

@@ -24,7 +24,7 @@ from .presets import BASELINES, CONVNET_BASELINES, SIZE, Preset
 PROTOCOL = 1
 DATA = "cifar10"
 TEACHER = "teacher"
-# What the name of a row ends in that gets the time of MAE's updates instead of their number.
+# What the name of a row ends in that gets the time of the updates of MAE, or of SparK, instead of their number.
 TIMED = "-timed"
 # Updates of HPM's published run: 200 epochs of ImageNet in batches of 2,048.
 _HPM_UPDATES = 125_114
@@ -65,7 +65,7 @@ class Run:
         row: A method, `minilm-v1`, a baseline, or `teacher`.
         method: Name in `METHODS`; empty for the baselines without one.
         stages: In this order, each in its folder.
-        in_time: Updates of the method that take as long as MAE's; 0: as many as the preset says.
+        in_time: Updates of the method that take as long as those of MAE, or of SparK; 0: as many as the preset says.
     """
 
     row: str
@@ -127,8 +127,8 @@ _VARIANTS: dict[str, tuple[_Variant, ...]] = {
 def _paced(method: str, preset: Preset) -> dict[str, Any]:
     """Settings that are counted in epochs or updates, at the same share of a run as in the paper's.
 
-    A run in the time of MAE's updates keeps them as they are: what comes every so many epochs then costs the same per
-    update in both.
+    A run in the time of another's updates keeps them as they are: what comes every so many epochs then costs the same
+    per update in both.
     """
     if method == "amt":  # the first look at all images after 40 of 400 epochs, and one after every 40 more
         return dict.fromkeys(("first_epoch", "refresh_epochs"), round(preset.epochs / 10, 6))
@@ -163,7 +163,8 @@ def rows() -> dict[str, str]:
 
 
 def is_convnet(row: str) -> bool:
-    """Whether the row's student is a convnet, which is not held against ViTs."""
+    """Whether the row's student is a convnet, which is not held against ViTs; the row may be one in time."""
+    row = row.removesuffix(TIMED)
     return row in CONVNET_BASELINES or (row in METHODS and _takes_convnets(row))
 
 
@@ -178,13 +179,13 @@ def plan(
     """Every run, so ordered that what is done early is of use by itself.
 
     The teacher's first, then all seeds of one row after the other: ranked baselines, other ranked rows, those in the
-    time of MAE's updates; then the rows with one seed.
+    time of another's updates; then the rows with one seed.
 
     Args:
         preset: See `PRESETS`.
         seeds: Of the ranked rows; the others take the first one.
         only: Rows to run; empty: all.
-        in_time: Rows that are run in the time of MAE's updates too, and the number of their own.
+        in_time: Rows that are run in the time of another's updates too, and the number of their own.
 
     Raises:
         SystemExit: There is no such row.

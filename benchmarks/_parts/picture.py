@@ -10,7 +10,7 @@ from .intervals import FEWEST_SEEDS
 
 _RANKED, _SINGLE = "#1f5fa8", "#888888"
 _ROW_INCHES, _PANEL_INCHES, _WIDTH_INCHES = 0.23, 0.6, 7.0
-_CONVNETS = "convnets, equal updates"
+_CONVNETS = ("convnets, equal updates", "convnets, equal seconds")
 
 Row = Mapping[str, Any]
 
@@ -56,7 +56,8 @@ def _panels(summary: Mapping[str, Any]) -> dict[str, list[Row]]:
     return {
         "ViT, equal updates": _best_last(summary["ranked"]),
         "ViT, equal seconds": _best_last(summary["timed"]),
-        _CONVNETS: _best_last(summary["convnets"]),
+        _CONVNETS[0]: _best_last(summary["convnets"]),
+        _CONVNETS[1]: _best_last(summary["timed_convnets"]),
         "ViT, equal updates, too few seeds for a ranking": sorted(
             summary["not_ranked"], key=lambda row: str(row["name"]), reverse=True
         ),
@@ -78,8 +79,9 @@ def _draw_row(axes: Any, place: int, row: Row) -> None:
 
 
 def _share_limits(all_axes: Sequence[Any], titles: Sequence[str]) -> None:
-    """One scale for all panels of ViTs; convnets have their own, since they are not held against those."""
-    vits = [axes for axes, title in zip(all_axes, titles, strict=True) if title != _CONVNETS]
-    limits = [axes.get_xlim() for axes in vits]
-    for axes in vits:
-        axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+    """One scale for all panels of ViTs; convnets have theirs, since they are not held against those."""
+    for of_convnets in (False, True):
+        alike = [axes for axes, title in zip(all_axes, titles, strict=True) if (title in _CONVNETS) is of_convnets]
+        limits = [axes.get_xlim() for axes in alike]
+        for axes in alike:
+            axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -1,7 +1,7 @@
 """The summary of a comparison: every row, differences to the baselines, and what may be claimed.
 
-Rows are held against each other in three lists: ViTs with the same number of updates, ViTs in the same time, and
-convnets with the same number of updates.
+Rows are held against each other in four lists: ViTs with the same number of updates, ViTs in the same time, and the
+same of convnets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from .comparison import TEACHER, TIMED, is_convnet
 from .intervals import CONFIDENCE, FEWEST_SEEDS, claim, described, difference
-from .presets import BASELINES, CONVNET_BASELINES
+from .presets import BASELINES, CONVNET_BASELINES, CONVNET_REFERENCE, REFERENCE
 
 METRICS = ("top1", "linear_top1", "knn_top1")
 # The order that was expected before anything was run, from the weakest to the strongest.
@@ -30,6 +30,11 @@ _EXPECTED = (
 _EXPECTED_OF_CONVNETS = (
     ("spark", "scratch-convnet"),
     ("spark-dmae", "scratch-convnet"),
+    ("spark-dmae", "spark"),
+    ("spark", "scratch-long-convnet"),
+    ("spark-dmae", "scratch-long-convnet"),
+)
+_EXPECTED_OF_CONVNETS_IN_TIME = (
     ("spark-dmae", "spark"),
     ("spark", "scratch-long-convnet"),
     ("spark-dmae", "scratch-long-convnet"),
@@ -59,7 +64,8 @@ def summarise(
         results: Of the runs that are done, the teacher's among them.
         missing: Labels of those that are not.
         facts: Of the whole comparison, kept as they are.
-        alike: Rows whose updates take as long as MAE's: they stand among those in the same time as they are.
+        alike: Rows whose updates take as long as those of MAE, or of SparK: they stand among those in the same time as
+            they are.
     """
     students = [r for r in results if r["name"] != TEACHER]
     scores = {metric: _by_row(students, metric) for metric in METRICS}
@@ -69,8 +75,10 @@ def summarise(
     def rows_of(some: Collection[str], baselines: Sequence[str]) -> list[dict[str, Any]]:
         return [_row(name, students, scores, baselines) for name in _in_order(some)]
 
+    def in_time(some: set[str]) -> set[str]:
+        return some | (set(alike) & names) if some else set()
+
     vits = rows_of(names - convnets - timed, ("scratch", "mae"))
-    in_time = timed | (set(alike) & names) if timed else set()
     return {
         **facts,
         "confidence": CONFIDENCE,
@@ -79,11 +87,13 @@ def summarise(
         "teacher": next((_teacher(r) for r in results if r["name"] == TEACHER), None),
         "ranked": [row for row in vits if len(row["seeds"]) >= FEWEST_SEEDS],
         "not_ranked": [row for row in vits if len(row["seeds"]) < FEWEST_SEEDS],
-        "timed": rows_of(in_time, ("mae",)),
-        "convnets": rows_of(convnets, ("scratch-convnet",)),
+        "timed": rows_of(in_time(timed - convnets) - convnets, (REFERENCE,)),
+        "convnets": rows_of(convnets - timed, ("scratch-convnet",)),
+        "timed_convnets": rows_of(in_time(timed & convnets) & convnets, (CONVNET_REFERENCE,)),
         "claims": _claims(_pairs(scores["top1"], names - convnets - timed), scores),
-        "timed_claims": _claims([(name, "mae") for name in _enough(scores["top1"], timed)], scores),
+        "timed_claims": _claims([(name, REFERENCE) for name in _enough(scores["top1"], timed - convnets)], scores),
         "convnet_claims": _claims(_EXPECTED_OF_CONVNETS, scores) if convnets else [],
+        "timed_convnet_claims": _claims(_in_time_of_convnets(alike), scores) if timed & convnets else [],
         "machine": _machine(results),
     }
 
@@ -117,6 +127,12 @@ def _pairs(scores: Mapping[str, Mapping[int, float]], names: Collection[str]) ->
     others = [name for name in _enough(scores, names) if name not in BASELINES]
     more = [(name, baseline) for name in others for baseline in ("mae", "scratch")]
     return [*_EXPECTED, *[pair for pair in more if pair not in _EXPECTED]]
+
+
+def _in_time_of_convnets(alike: Collection[str]) -> list[tuple[str, str]]:
+    """What is claimed of convnets, of the runs in the same time."""
+    name = {row: row if row in alike else f"{row}{TIMED}" for pair in _EXPECTED_OF_CONVNETS_IN_TIME for row in pair}
+    return [(name[better], name[worse]) for better, worse in _EXPECTED_OF_CONVNETS_IN_TIME]
 
 
 def _enough(scores: Mapping[str, Mapping[int, float]], names: Collection[str]) -> list[str]:

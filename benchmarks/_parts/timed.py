@@ -1,4 +1,4 @@
-"""Rows that are run again with as many updates as fit into the time of MAE's: which ones, and how many fit."""
+"""Rows that are run again with as many updates as fit into the time of another's: which ones, and how many fit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .comparison import is_convnet, is_ranked, rows
-from .cost import FINETUNE
-from .presets import Preset
+from .cost import FINETUNE, FINETUNE_CONVNET
+from .presets import CONVNET_REFERENCE, REFERENCE, Preset
 
-# A method whose update costs what one of MAE costs, but for this share, keeps the number of its updates.
+# A method whose update costs what one of the reference costs, but for this share, keeps the number of its updates.
 _NEAR = 0.05
+# Without updates but those of fine-tuning, which are the same everywhere.
+_NO_UPDATES = ("scratch", "scratch-convnet")
 
 
 def read_seconds(file: Path, command: str) -> dict[str, float]:
@@ -30,10 +32,9 @@ def read_seconds(file: Path, command: str) -> dict[str, float]:
 
 
 def updates_in_time(preset: Preset, seconds: Mapping[str, float], command: str) -> dict[str, int]:
-    """Of each ranked row, how many of its updates take as long as all those of MAE.
+    """Of each ranked row, how many of its updates take as long as all those of MAE; of a convnet, as all of SparK's.
 
-    Convnets and `scratch` are left out: the ones are held against other rows, the other has no updates but those of
-    fine-tuning. A row that costs about as much as MAE keeps the preset's number.
+    A row that costs about as much as that keeps the preset's number.
 
     Args:
         preset: Sizes and lengths.
@@ -43,11 +44,18 @@ def updates_in_time(preset: Preset, seconds: Mapping[str, float], command: str) 
     Raises:
         SystemExit: A row is missing; names it.
     """
-    compared = [row for row in rows() if is_ranked(row, preset) and not is_convnet(row) and row != "scratch"]
-    lacking = sorted({part for row in ("mae", *compared) for part in _parts(row)} - set(seconds))
+    compared = {
+        row: CONVNET_REFERENCE if is_convnet(row) else REFERENCE
+        for row in rows()
+        if is_ranked(row, preset) and row not in _NO_UPDATES
+    }
+    lacking = sorted({part for row in {*compared, *compared.values()} for part in _parts(row)} - set(seconds))
     if lacking:
         raise SystemExit(f"what an update of {', '.join(lacking)} costs was not measured; run again: {command}")
-    return {row: _fitting(preset.updates, _seconds(row, seconds) / seconds["mae"]) for row in compared}
+    return {
+        row: _fitting(preset.updates, _seconds(row, seconds) / seconds[reference])
+        for row, reference in compared.items()
+    }
 
 
 def _seconds(row: str, seconds: Mapping[str, float]) -> float:
@@ -58,7 +66,12 @@ def _seconds(row: str, seconds: Mapping[str, float]) -> float:
 
 def _parts(row: str) -> tuple[str, ...]:
     """What the updates of a row are, in equal shares: the names under which they were measured."""
-    return {"selfdistill": ("mae", row), "scratch-long": (FINETUNE,)}.get(row, (row,))
+    special = {
+        "selfdistill": ("mae", row),
+        "scratch-long": (FINETUNE,),
+        "scratch-long-convnet": (FINETUNE_CONVNET,),
+    }
+    return special.get(row, (row,))
 
 
 def _fitting(updates: int, ratio: float) -> int:

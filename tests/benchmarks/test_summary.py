@@ -27,6 +27,7 @@ MORE = {
     "scratch-convnet": (0.600, 0.610, 0.620),
     "scratch-long-convnet": (0.700, 0.710, 0.720),
     "spark": (0.610, 0.620, 0.631),
+    "scratch-long-convnet-timed": (0.800, 0.810, 0.820),
 }
 FACTS = {
     "command": "python benchmarks/methods_cifar10.py --preset cpu",
@@ -74,14 +75,14 @@ def summary() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    """With convnets and rows in the time of MAE, where `mixedae` costs what MAE does."""
-    return summarise(results(TOP1, MORE), missing=[], facts=FACTS, alike={"mae", "mixedae", "sit"})
+    """With convnets and rows in the time of MAE and SparK, where `mixedae` costs what MAE does."""
+    return summarise(results(TOP1, MORE), missing=[], facts=FACTS, alike={"mae", "mixedae", "sit", "spark"})
 
 
 def cells(table: str, row: str) -> list[str]:
     """Of the row whose first cell begins so."""
     lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
-    found = [line for line in lines if line[0].startswith(row)]
+    found = [line for line in lines if f"{line[0]} ".startswith(row)]
     assert len(found) == 1
     return found[0]
 
@@ -133,11 +134,22 @@ def test_rows_in_the_time_of_mae_have_a_list_of_their_own(whole: dict[str, Any])
     }
 
 
+def test_convnets_in_the_time_of_spark_have_a_list_of_their_own(whole: dict[str, Any]) -> None:
+    assert [row["name"] for row in whole["timed_convnets"]] == ["scratch-long-convnet-timed", "spark"]
+    longer = whole["timed_convnets"][0]
+    assert longer["top1_minus_spark"]["difference"] == pytest.approx(0.1897, abs=1e-4)
+    claims = {claim["claim"]: claim for claim in whole["timed_convnet_claims"]}
+    # Of those that cost what SparK does, the runs with as many updates are those in the same time.
+    assert claims["spark > scratch-long-convnet-timed"]["refuted"]
+    assert claims["spark-dmae-timed > spark"]["seeds"] == []
+
+
 def test_nothing_is_in_a_list_of_which_nothing_was_run(summary: dict[str, Any]) -> None:
-    parts = ("timed", "convnets", "timed_claims", "convnet_claims")
-    assert [summary[part] for part in parts] == [[], [], [], []]
+    parts = ("timed", "convnets", "timed_convnets", "timed_claims", "convnet_claims", "timed_convnet_claims")
+    assert [summary[part] for part in parts] == [[]] * len(parts)
     for shown in (
         method_tables.timed(summary),
+        method_tables.timed(summary, "timed_convnets", "spark"),
         method_tables.convnets(summary),
         method_tables.claims(summary, "timed_claims"),
         method_tables.claims(summary, "convnet_claims"),
@@ -180,6 +192,10 @@ def test_rows_in_time_are_shown_with_their_updates(whole: dict[str, Any]) -> Non
     assert cells(table, "`hpm-timed`")[-1] == "-"
     assert "the 900 of `mae`" in table
     assert MADE in table
+    convnets = method_tables.timed(whole, "timed_convnets", "spark")
+    assert names(convnets) == ["scratch-long-convnet-timed", "spark"]
+    assert cells(convnets, "`scratch-long-convnet-timed`")[2::4] == ["670", "+19.0 ± 0.1"]
+    assert "the 900 of `spark`" in convnets
 
 
 def test_convnets_are_shown_with_what_they_are(whole: dict[str, Any]) -> None:
@@ -202,7 +218,8 @@ def test_what_showed_nothing_is_what_was_tried_and_not_shown(whole: dict[str, An
     table = method_tables.nothing_shown(whole)
     assert cells(table, "mp3 > scratch") == ["mp3 > scratch", "updates", "-0.9 ± 0.1", "refuted"]
     assert cells(table, "mp3-timed > mae")[1::2] == ["seconds", "refuted"]
-    assert cells(table, "spark > scratch-long-convnet")[1::2] == ["updates, convnets", "refuted"]
+    assert cells(table, "spark > scratch-long-convnet ")[1::2] == ["updates, convnets", "refuted"]
+    assert cells(table, "spark > scratch-long-convnet-timed")[1::2] == ["seconds, convnets", "refuted"]
     assert cells(table, "mixedae > mae")[3] == "not shown"
     # Shown, or never tried.
     for claim in ("dmae > mae", "dmae > feature", "spark-dmae > spark", "hpm-timed"):
@@ -236,7 +253,7 @@ def test_the_picture_has_room_for_every_row(summary: dict[str, Any], whole: dict
     draw_top1(whole, tmp_path / "whole.png")
     draw_top1(summary, tmp_path / "all.png")
     draw_top1(summary | {"not_ranked": []}, tmp_path / "ranked.png")
-    draw_top1(whole | {"ranked": [], "timed": [], "not_ranked": []}, tmp_path / "convnets.png")
+    draw_top1(whole | {"ranked": [], "timed": [], "not_ranked": [], "timed_convnets": []}, tmp_path / "convnets.png")
     sizes = []
     for name in ("convnets", "ranked", "all", "whole"):
         with Image.open(tmp_path / f"{name}.png") as picture:
