@@ -2,10 +2,11 @@
 
 Source: Atito et al., "GMML is All you Need", arXiv:2205.14986; released code of GMML and of SiT.
 Differs: all images of a batch are corrupted at once, on their device: a fixed number of rectangles is drawn for each,
-    and those after the one with which the target is passed are not used. Inferred: the sides are uniform from one cell
-    (a pixel, where nothing is aligned) to 30 % of the image's; the upper left corner is uniform over the image, and
-    what sticks out at the right or below is cut off; foreign content comes from one other image, the batch being
-    rolled by a random number of places, never by none.
+    and those after the one with which the target is passed are not used. Sides are uniform from one cell (a pixel,
+    where nothing is aligned) to 30 % of the image's, the upper left corner is uniform over the image, and what sticks
+    out at the right or below is cut off; the released code leaves out the longest side and the last corner. Foreign
+    content comes from another image, the batch being rolled by a random number of places, never by none; the released
+    code draws one for each image, which may be the same.
 """
 
 from __future__ import annotations

@@ -3,12 +3,11 @@
 Source: Atito et al., "GMML is All you Need", arXiv:2205.14986; released code.
 Command: pretrain
 Needs: a backbone without stages (ViT, BEiT)
-Differs: a fresh ViT has fixed sine and cosine positions instead of trained ones. In the recipe every crop is jittered,
-    by a strength that is ours, instead of three in ten, and none is blurred; its batch of 64 is that of one GPU, since
-    how many there were is not known. Inferred: the terms of the two crops are added; the places, sides and contents of
-    the rectangles (see `_corruption.py`); a norm of the head's own, and which blocks of a backbone that has not 12 are
-    averaged (see `_pixel_head.py`). The backbone's final norm therefore learns nothing; it is neutral in the
-    checkpoint of a fresh backbone.
+Differs: a fresh ViT has fixed sine and cosine positions instead of trained ones; places and contents of the rectangles
+    are drawn in another way (see `_corruption.py`), weights of the head too (see `_pixel_head.py`). In the recipe every
+    crop is jittered, its hue excepted, instead of three in ten, and none is blurred; the gradients are clipped by the
+    norm of all of them together, where the released code clips each tensor by its own. Inferred: of a backbone that has
+    not 12 blocks, those at the same shares of its depth are averaged, each once.
 """
 
 from __future__ import annotations
@@ -26,6 +25,9 @@ from edgemim.methods._pixel_head import PixelHead
 from edgemim.models.adapters.base import BackboneAdapter
 from edgemim.models.mask_plan import MaskPlan
 from edgemim.models.teachers import Teacher
+
+# Blocks 6, 8, 10 and 12 of 12.
+_SHARES = (1 / 2, 2 / 3, 5 / 6, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,11 @@ class GMMLSettings:
 class GMML(Method):
     """See the module.
 
+    Attributes:
+        blocks: Whose outputs are averaged, ascending; the last is the backbone's last.
+
     Raises:
-        ConfigError: The blocks of the backbone differ in width or grid, or the images do not fit `align`.
+        ConfigError: The images do not fit `align`, or are no whole number of patches.
     """
 
     Settings = GMMLSettings
@@ -74,6 +79,7 @@ class GMML(Method):
         super().__init__(adapter, masking, settings, teacher)
         self.corruption = settings.corruption()
         self.corruption.check(adapter.size)
+        self.blocks = tuple(dict.fromkeys(adapter.block_at(share) for share in _SHARES))
         self.head = PixelHead(adapter)
 
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
@@ -81,12 +87,13 @@ class GMML(Method):
         crops = (batch.images, batch.second.images)
         corrupted = [self.corruption(clean, rng) for clean in crops]
         seen = torch.cat([crop.images for crop in corrupted])
-        taps = self.adapter.forward(seen, taps=self.head.blocks, stop_early=True).taps
-        predictions = self.head(taps).chunk(2)
-        terms = {}
-        for number, (clean, crop, predicted) in enumerate(zip(crops, corrupted, predictions, strict=True), start=1):
-            terms[f"pixels_{number}"] = (corrupted_l1(predicted=predicted, clean=clean, mask=crop.mask), 1.0)
-        return Step.of(terms)
+        taps = self.adapter.forward(seen, taps=self.blocks, stop_early=True).taps
+        mean = torch.stack([taps[block] for block in self.blocks]).mean(dim=0)
+        norm = self.adapter.final_norm
+        predicted = self.head(mean if norm is None else norm(mean))
+        mask = torch.cat([crop.mask for crop in corrupted])
+        loss = corrupted_l1(predicted=predicted, clean=torch.cat(crops), mask=mask)
+        return Step.of({"pixels": (loss, 1.0)})
 
 
 METHODS.add("gmml", GMML)

@@ -3,15 +3,14 @@
 Source: Atito et al., "SiT: Self-supervised vIsion Transformer", arXiv:2104.03602; released code.
 Command: pretrain
 Needs: a backbone without stages (ViT, BEiT)
-Differs: the projector is inferred to be that of MoCo v3 (three linear layers, ReLU between them; Chen et al., "An
-    Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021, arXiv:2104.02057), without its
-    predictor, and with layer norms in place of batch norms, so that neither the copy nor the number of processes
-    depends on the statistics of a batch. Inferred, too: pixels are recovered by GMML's head from the mean of four
-    blocks, with one mean over the corrupted pixels of both crops; the two contrastive terms are added; the copy's
-    momentum ends at 1; its negatives are other images of the same crop. Without a class token the mean of the patch
-    tokens stands for it. Where a process makes several passes over its share of a batch, the negatives are those of
-    one pass, of all processes. A fresh ViT has fixed sine and cosine positions instead of trained ones; in the recipe
-    every crop is jittered mildly, none is blurred, batch, drop path and crops are those of GMML.
+Differs: the projector has layer norms in place of batch norms, so that neither the copy nor the number of processes
+    depends on the statistics of a batch. Without a class token the mean of the patch tokens stands for it. Where a
+    process makes several passes over its share of a batch, the negatives are those of one pass, of all processes. A
+    fresh ViT has fixed sine and cosine positions instead of trained ones; places and contents of the rectangles are
+    drawn in another way (see `_corruption.py`), weights of the head and the projector too. In the recipe every crop is
+    jittered, its hue excepted and its saturation by more, and none is made grey, blurred or solarised, of which the
+    released code does all; the gradients are clipped by the norm of all of them together, where the released code clips
+    each tensor by its own.
 """
 
 from __future__ import annotations
@@ -84,11 +83,11 @@ class SiT(Method):
     """See the module.
 
     Raises:
-        ConfigError: The blocks of the backbone differ in width or grid, or the images do not fit `align`.
+        ConfigError: The images do not fit `align`, or are no whole number of patches.
     """
 
     Settings = SiTSettings
-    student_needs = ("full", "blocks", "uniform")
+    student_needs = ("full", "uniform")
     masks = False
     corrupts = True
     crops = 2
@@ -113,13 +112,12 @@ class SiT(Method):
         assert batch.second is not None
         self.share = batch.epoch_share
         crops = (batch.images, batch.second.images)
-        clean = torch.cat(crops)
         corrupted = [self.corruption(crop, rng) for crop in crops]
         mask = torch.cat([crop.mask for crop in corrupted])
-        seen = self.adapter.forward(torch.cat([crop.images for crop in corrupted]), taps=self.head.blocks)
-        pixels = corrupted_l1(predicted=self.head(seen.taps), clean=clean, mask=mask)
-        first, second = self.projector(summary(self.adapter, seen.final)).chunk(2)
-        of_first, of_second = self._of_copy(clean).chunk(2)
+        seen = self.adapter.forward(torch.cat([crop.images for crop in corrupted])).final
+        pixels = corrupted_l1(predicted=self.head(seen), clean=torch.cat(crops), mask=mask)
+        first, second = self.projector(summary(self.adapter, seen)).chunk(2)
+        of_first, of_second = self._of_copy(torch.cat((batch.for_teacher, batch.second.for_teacher))).chunk(2)
         contrastive = self._agreement(first, of_second) + self._agreement(second, of_first)
         return Step.of({"pixels": (pixels, self.settings.reconstruction_weight), "contrastive": (contrastive, 1.0)})
 
@@ -152,10 +150,16 @@ def momentum_at(first: float, share: float) -> float:
 
 
 def _projector(width: int, hidden: int, outputs: int) -> nn.Module:
-    layers = []
-    for inputs in (width, hidden):
-        layers += [nn.Linear(inputs, hidden), nn.LayerNorm(hidden, eps=1e-6), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(hidden, outputs)).apply(initialise_linear)
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.LayerNorm(hidden, eps=1e-6),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.LayerNorm(hidden, eps=1e-6),
+        nn.GELU(),
+        nn.Linear(hidden, outputs),
+        nn.LayerNorm(outputs, eps=1e-6, elementwise_affine=False),
+    ).apply(initialise_linear)
 
 
 METHODS.add("sit", SiT)

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from edgemim.errors import ConfigError
+from edgemim.masking.random import RandomMasking
+from edgemim.methods import METHODS
 from edgemim.methods._base import Batch, Method
 from edgemim.methods.gmml import GMML, GMMLSettings
+from edgemim.models.adapters import adapt
+from edgemim.models.build import build_backbone
 
 MakeMethod = Callable[..., Method]
 # Of 6 blocks: those at 1/2, 2/3, 5/6 and 1 of the depth.
@@ -20,6 +24,7 @@ DEPTH, BLOCKS = 6, (2, 3, 4, 5)
 PREFIXES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "class": ({}, ["cls_token"]),
     "registers": ({"reg_tokens": 2}, ["cls_token", "reg_token"]),
+    "averaged": ({"global_pool": "avg"}, ["cls_token"]),
     "none": ({"class_token": False, "global_pool": "avg", "fc_norm": False}, []),
 }
 
@@ -48,18 +53,19 @@ def test_loss_and_gradients_are_those_of_the_reference(
     again = torch.Generator().manual_seed(0)
     pieces, plain, twins = reference("masked_autoencoder"), reference("gmml"), leaves(method)
     encoder, head = part(twins, "model."), part(twins, "head.")
-    loss, before = torch.zeros((), dtype=torch.float64), 3 if shape.get("reg_tokens") else len(prefix)
-    for number, clean in enumerate(crops_of(batch), start=1):
+    before = 3 if shape.get("reg_tokens") else len(prefix)
+    predictions, targets, masks = [], [], []
+    for clean in crops_of(batch):
         seen = method.corruption(clean, again)
-        predictions = []
+        targets += list(clean.double())
+        masks += list(seen.mask[:, 0])
         for image in seen.images.double():
             after = pieces.encode(image, range(6), encoder, patch=8, heads=2, blocks=DEPTH, prefix=prefix)
-            predictions.append(plain.recover(pieces, after, BLOCKS, head, prefix=before, grid=(2, 3)))
-        term = plain.error(predictions, clean.double(), seen.mask[:, 0])
-        # float32 against float64, some thousand roundings of 6e-8 each.
-        torch.testing.assert_close(step.metrics[f"loss/pixels_{number}"].double(), term.detach(), rtol=1e-5, atol=0)
-        loss = loss + term
+            tokens = plain.averaged(pieces, after, BLOCKS, encoder)
+            predictions.append(plain.recover(pieces, tokens, head, prefix=before, grid=(2, 3)))
+    loss = plain.error(predictions, targets, masks)
     loss.backward()
+    # float32 against float64, some thousand roundings of 6e-8 each.
     torch.testing.assert_close(step.loss.double(), loss, rtol=1e-5, atol=0)
     assert_same_gradients(method, twins)
 
@@ -82,6 +88,27 @@ def test_clean_pixels_have_no_say_and_every_corrupted_one_has(
     assert gradient is not None
     assert (gradient[~mask] == 0).all()
     assert (gradient[mask] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"),
+    [(12, (6, 8, 10, 12)), (24, (12, 16, 20, 24)), (6, (3, 4, 5, 6)), (4, (2, 3, 4)), (2, (1, 2)), (1, (1,))],
+)
+def test_it_averages_the_middle_the_end_and_two_between(
+    make_method: MakeMethod, depth: int, blocks: tuple[int, ...]
+) -> None:
+    assert make_method("gmml", backbone={"depth": depth}).blocks == tuple(number - 1 for number in blocks)
+
+
+@pytest.mark.parametrize("method", ["gmml", "sit"])
+def test_stages_are_refused(method: str) -> None:
+    shape = {"img_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+    swin = adapt(build_backbone("swin_tiny_patch4_window7_224", shape))
+    convnet = adapt(build_backbone("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)}), (32, 64))
+    cls = METHODS.get(method)
+    for adapter in (swin, convnet):
+        with pytest.raises(ConfigError, match=f"method '{method}' needs .* 'uniform'; .* or as backbone one without"):
+            cls(adapter, RandomMasking(), cls.Settings())
 
 
 def test_the_defaults_are_those_of_the_released_code() -> None:

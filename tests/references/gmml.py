@@ -26,18 +26,17 @@ def covered_until(rectangles: Sequence[Rectangle], target: float) -> set[tuple[i
     return covered
 
 
-def recover(
-    pieces: ModuleType,
-    after: Sequence[Tensor],
-    blocks: Sequence[int],
-    state: State,
-    *,
-    prefix: int,
-    grid: tuple[int, int],
-) -> Tensor:
-    """The image [3, H, W] that is read from the tokens after some blocks, each [P + L, D]."""
-    total = sum(after[block] for block in blocks)
-    tokens = pieces.layer_norm((total / len(blocks))[prefix:], state, "norm")
+def averaged(pieces: ModuleType, after: Sequence[Tensor], blocks: Sequence[int], backbone: State) -> Tensor:
+    """Tokens [P + L, D]: the mean of those after some blocks, through the backbone's last norm where it has one."""
+    mean = sum(after[block] for block in blocks) / len(blocks)
+    return pieces.layer_norm(mean, backbone, "norm") if "norm.weight" in backbone else mean
+
+
+def recover(pieces: ModuleType, tokens: Tensor, state: State, *, prefix: int, grid: tuple[int, int]) -> Tensor:
+    """The image [3, H, W] that is read from tokens [P + L, D]; a norm first where the head has one."""
+    tokens = tokens[prefix:]
+    if "norm.weight" in state:
+        tokens = pieces.layer_norm(tokens, state, "norm")
     for layer in ("mlp.0", "mlp.2", "mlp.4"):
         tokens = pieces.gelu(pieces.linear(tokens, state, layer))
     kernel, bias = state["to_pixels.weight"], state["to_pixels.bias"][:, None, None]

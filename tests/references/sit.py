@@ -13,12 +13,13 @@ State = Mapping[str, Tensor]
 
 
 def project(pieces: ModuleType, vector: Tensor, state: State) -> Tensor:
-    """Three linear layers, a norm and a ReLU after the first two."""
-    x = vector[None]
-    for layer, norm in (("0", "1"), ("3", "4")):
-        x = pieces.layer_norm(pieces.linear(x, state, layer), state, norm)
-        x = torch.where(x > 0, x, torch.zeros_like(x))
-    return pieces.linear(x, state, "6")[0]
+    """Three linear layers with a norm after each, the last without weights; then a ReLU, a GELU, nothing."""
+    x = pieces.layer_norm(pieces.linear(vector[None], state, "0"), state, "1")
+    x = torch.where(x > 0, x, torch.zeros_like(x))
+    x = pieces.gelu(pieces.layer_norm(pieces.linear(x, state, "3"), state, "4"))
+    x = pieces.linear(x, state, "6")[0]
+    centred = x - x.sum() / len(x)
+    return centred / ((centred * centred).sum() / len(x) + 1e-6).sqrt()
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

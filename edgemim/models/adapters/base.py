@@ -125,6 +125,11 @@ class BackboneAdapter(ABC):
     def initialise(self) -> None:
         """Give a fresh backbone the weights that masked pretraining starts from."""
 
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """What the tokens go through after the last block; None where that is nothing, or is not known."""
+        return None
+
     def keep_computed(self) -> None:
         """Hold fixed, in a backbone that goes on, the tables that `initialise` would compute and hold fixed."""
         return

@@ -75,6 +75,11 @@ class BeitAdapter(BackboneAdapter):
                 tapped[index] = x
         return Features(None if stop_early else self.beit.norm(x), tapped)
 
+    @property
+    def final_norm(self) -> nn.Module | None:
+        norm: nn.Module = self.beit.norm
+        return None if isinstance(norm, nn.Identity) else norm
+
     @torch.no_grad()
     def initialise(self) -> None:
         """timm's initial weights, and a patch projection from the same normal(0, 0.02).

@@ -153,6 +153,11 @@ class ViTAdapter(TokenAdapter):
         prefix = prefix if positions is None else prefix + positions
         return prefix.expand(patches.shape[0], -1, -1).to(patches.dtype)
 
+    @property
+    def final_norm(self) -> nn.Module | None:
+        norm: nn.Module = self.vit.norm
+        return None if isinstance(norm, nn.Identity) else norm
+
     @torch.no_grad()
     def initialise(self) -> None:
         """Xavier-uniform linear layers, fixed sine and cosine positions, tokens from normal(0, 0.02).
