@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 import sys
 import types
 import typing
@@ -213,6 +214,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return value
     if hint is float and type(value) is int:
         return float(value)
+    if hint is float and type(value) is float and not math.isfinite(value):
+        raise ConfigError(f"setting {name!r} must be a finite number; got {value!r}")
     if type(value) is not hint:
         raise ConfigError(f"setting {name!r} must be of type {hint.__name__}; got {value!r}")
     return value

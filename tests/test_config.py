@@ -212,6 +212,12 @@ def test_an_unknown_recipe_name_is_refused() -> None:
         load_recipe("no-such-recipe")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_has_to_be_finite(value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^setting 'masking.mask_ratio' must be a finite number; got {value}$"):
+        build(Run, {"epochs": 1, "masking": {"mask_ratio": parse_value(value)}})
+
+
 def test_settings_are_compared_as_json_keeps_them() -> None:
     now = {"seed": 0, "training": {"betas": (0.9, 0.95), "steps": 4}, "new": None}
     assert differences(json.loads(json.dumps(now)), now) == []

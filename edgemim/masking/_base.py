@@ -51,8 +51,13 @@ class MaskingStrategy(ABC):
         device the plan lies. Methods call `check` first, once.
         """
 
-    def check(self, grid: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    def check(self, grid: tuple[int, int], patch_size: tuple[int, int], *, fewest: int = 1) -> None:
         """Refuse a grid on which nothing can be drawn, before a run has a folder.
+
+        Args:
+            grid: As in `sample`.
+            patch_size: Height and width of a patch in pixels.
+            fewest: Patches of an image that have to be masked.
 
         Raises:
             ConfigError: Says which setting leaves too few or too many patches.
@@ -64,4 +69,10 @@ class MaskingStrategy(ABC):
                 "smaller patches"
             )
         signals = {name: torch.ones(1, grid[0] * grid[1]) for name in self.needs}
-        self.sample(1, grid, torch.Generator(), MaskContext(patch_size=patch_size, signals=signals))
+        plan = self.sample(1, grid, torch.Generator(), MaskContext(patch_size=patch_size, signals=signals))
+        masked = plan.mask_ids.shape[1]
+        if masked < fewest:
+            raise ConfigError(
+                f"{masked} of {grid[0] * grid[1]} patches is masked, and the method compares at least {fewest} of an "
+                "image; choose a larger masking.mask_ratio, or smaller patches"
+            )

@@ -178,6 +178,11 @@ class Method(nn.Module, ABC):
             f"{kind}"
         )
 
+    @classmethod
+    def fewest_masked(cls, settings: Any) -> int:
+        """How many patches of an image have to be masked for the loss to say anything."""
+        return 1
+
     @property
     def backbone(self) -> nn.Module:
         """The timm model that ships."""

@@ -45,6 +45,8 @@ class LatentPrediction(nn.Module):
                 "other heads, or another method.decoder_width"
             )
         self.adapter = adapter
+        # A guess is normed, and is held to latents that are. A ViT that averages its tokens norms the average alone.
+        self.norm = LayerNorm(adapter.width) if adapter.final_norm is None else nn.Identity()
         same = width == adapter.width
         self.project = nn.Identity() if same else nn.Sequential(nn.Linear(adapter.width, width), LayerNorm(width))
         self.project.apply(initialise_linear)
@@ -55,7 +57,7 @@ class LatentPrediction(nn.Module):
 
     def encode(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Latents of the visible patches alone, [B, P + K, width], prefix first."""
-        latents: Tensor = self.project(self.adapter.forward(images, plan, mode="visible").final)
+        latents: Tensor = self.project(self.norm(self.adapter.forward(images, plan, mode="visible").final))
         return latents
 
     def regress(self, latents: Tensor, plan: MaskPlan) -> Tensor:

@@ -36,6 +36,8 @@ from edgemim.models.mask_plan import MaskPlan, gather_tokens
 from edgemim.models.teachers import Teacher
 
 _FORMS = ("mae", "simmim")
+# By how much of a period the quotient of two decimal numbers may miss a whole one.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +133,9 @@ class AMT(Method):
     def is_due(self, before: float, after: float) -> bool:
         """Whether a look at all images comes when a step has taken the run from one number of epochs to another."""
         every = self.settings.refresh_epochs
-        passed = math.floor(after / every)
-        due = passed > math.floor(before / every) and passed * every >= self.settings.first_epoch
+        # Decimal numbers of epochs are not exact: what falls short of a whole number by a rounding is one.
+        passed, already = (math.floor(epochs / every + _ROUNDING) for epochs in (after, before))
+        due = passed > already and passed + _ROUNDING >= self.settings.first_epoch / every
         return bool(self.guided and due)
 
     def reserve(self, images: int, fingerprint: str) -> None:

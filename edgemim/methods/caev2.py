@@ -9,7 +9,8 @@ Needs: a ViT-like backbone as student; any teacher whose blocks can be tapped
 Differs: the paper's target are CLIP's image tokens behind its final norm and its projection into the space of images
     and texts; here the target is the output of the teacher's last block, so that any teacher will do. Class and
     register tokens take part where both models have equally many, else they are left out. The regressor ends in a norm,
-    as CAE's does; the authors' has none, so that guesses are normed here once more than there.
+    as CAE's does; the authors' has none, so that guesses are normed here once more than there. Keys of the encoder,
+    initial weights, layer scale and warm-up are as in `cae`, its `Differs` included.
 """
 
 from __future__ import annotations

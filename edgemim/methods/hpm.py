@@ -91,6 +91,10 @@ class HPM(Method):
         if "difficulty" in masking.needs:
             self.momentum = Momentum(adapter, {"embed": self.pixels.decoder.embed, "difficulty": self.difficulty})
 
+    @classmethod
+    def fewest_masked(cls, settings: Any) -> int:
+        return 2 if settings.ranking == "absolute" else 1
+
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         plan = plan or self.draw(batch, rng, self.signals(batch))
         tokens = self.adapter.forward(batch.images, plan, mode="visible").final

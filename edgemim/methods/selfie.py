@@ -87,6 +87,10 @@ class Selfie(Method):
         for part in (self.pooling, self.norm, self.head):
             part.apply(initialise_linear)
 
+    @classmethod
+    def fewest_masked(cls, settings: Any) -> int:
+        return 2  # one alone would have no distractor
+
     def forward(self, batch: Batch, rng: torch.Generator, plan: MaskPlan | None = None) -> Step:
         plan = plan or self.draw(batch, rng)
         scores = self.scores(batch.images, plan)

@@ -105,7 +105,10 @@ class SparKDMAE(Method):
         return self.adapter.forward(images, plan, mode="sparse", taps=self.cells.blocks, stop_early=True).taps
 
     def _said(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """[B, K, D]: of each visible cell, the mean of the teacher's tokens; it sees no other patches than theirs."""
+        """[B, K, D]: of each visible cell, the mean of the teacher's tokens; it sees no other patches than theirs.
+
+        Where the images are resized for it, whole, a few pixels around them are mixed in.
+        """
         assert self.teacher is not None
         taught, block = self.teacher.adapter, self.teacher_block
         patches = plan.at(taught.output_grid)

@@ -78,7 +78,8 @@ def build_method(settings: RunSettings, start: Start) -> Method:
         adapter.initialise()
     masking = _masking(settings, cls)
     if cls.masks:
-        masking.check(adapter.grid, adapter.patch_size)  # refuses a grid before the run has a folder
+        fewest = cls.fewest_masked(own)
+        masking.check(adapter.grid, adapter.patch_size, fewest=fewest)  # refuses a grid before the run has a folder
     method: Method = cls(adapter, masking, own, _teacher(settings, cls, start.contract))
     method.normalised_by(start.contract)
     method.load_predictor(start.predictor)

@@ -89,6 +89,10 @@ def convnet(w: World, name: str, *sets: str, recipe: str = "spark-small") -> lis
     return ["pretrain", "--data", w.data / "photos", "--recipe", recipe, "--backbone", name, *words]
 
 
+def vit(w: World, recipe: str, *sets: str) -> list[object]:
+    return convnet(w, "vit_tiny_patch16_224", *sets, recipe=recipe)
+
+
 def distill(w: World, *more: object) -> list[object]:
     return ["distill", "--data", w.data / "photos", *w.options.distill, *more]
 
@@ -124,6 +128,18 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
     "a batch that is larger than the data": (
         lambda w: pretrain(w, "--batch-size", 99),
         ("has 10 images, one batch takes 99", "at most 10"),
+    ),
+    "one image at a time for a method that mixes them": (
+        lambda w: vit(w, "gmml-small", "training.batch_size=4", "training.accumulate=4"),
+        ("method 'gmml' puts parts of other images", "a batch of 4 in 4 part(s)", "--batch-size to at least 8"),
+    ),
+    "one masked patch for a method that compares several": (
+        lambda w: vit(w, "selfie-small", "masking.mask_ratio=0.06", "backbone.patch_size=8"),
+        ("1 of 16 patches is masked", "compares at least 2", "a larger masking.mask_ratio"),
+    ),
+    "a number that is none": (
+        lambda w: pretrain(w, "--set", "training.base_lr=nan"),
+        ("setting 'training.base_lr' must be a finite number; got nan",),
     ),
     "labels that are missing": (
         lambda w: finetune(w, "--data", w.data / "photos"),

@@ -10,6 +10,7 @@ import torch
 from edgemim.errors import ConfigError
 from edgemim.masking import MASKINGS
 from edgemim.masking._base import MaskContext, MaskingStrategy
+from edgemim.masking.random import RandomMasking
 from edgemim.models.mask_plan import DROPPED, MASKED, VISIBLE, MaskPlan
 
 # The middle three are the grids of images of 192, 224 and 256 pixels in patches of 16.
@@ -103,3 +104,12 @@ def test_the_settings_are_a_frozen_dataclass_with_defaults(strategy: MaskingStra
 def test_an_image_that_is_one_patch_is_refused_with_its_size(strategy: MaskingStrategy) -> None:
     with pytest.raises(ConfigError, match=r"^an image is one patch of 32x32 pixels, .* choose larger images \(preproc"):
         strategy.check((1, 1), (32, 32))
+
+
+def test_too_few_masked_patches_for_a_method_are_refused() -> None:
+    RandomMasking(mask_ratio=0.06).check((4, 4), PATCH)
+    RandomMasking(mask_ratio=0.12).check((4, 4), PATCH, fewest=2)
+    with pytest.raises(
+        ConfigError, match=r"^1 of 16 patches is masked, and the method compares at least 2 of an image"
+    ):
+        RandomMasking(mask_ratio=0.06).check((4, 4), PATCH, fewest=2)

@@ -254,6 +254,13 @@ def test_a_look_comes_with_each_multiple_from_the_first_epoch_on(
     assert amt(make_method, first_epoch=3.0, refresh_epochs=2.0).is_due(before, after) is due
 
 
+def test_decimal_periods_lose_no_look_to_a_rounding(make_method: MakeMethod) -> None:
+    # As floats, 3 * 0.7 is less than 2.1, and 0.3 / 0.1 less than 3.
+    assert amt(make_method, first_epoch=2.1, refresh_epochs=0.7).is_due(2.0, 2.1)
+    tenths = amt(make_method, first_epoch=0.1, refresh_epochs=0.1)
+    assert all(tenths.is_due((step - 1) * 64 / 640, step * 64 / 640) for step in range(1, 30))
+
+
 def test_with_a_masking_that_does_not_ask_it_remembers_nothing(
     make_method: MakeMethod, batch: Batch, rng: torch.Generator
 ) -> None:

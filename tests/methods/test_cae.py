@@ -98,6 +98,8 @@ def encode(
     pieces = reference("masked_autoencoder")
     shape = {"patch": 8, "heads": 2, "blocks": 4, "prefix": PREFIX[method.adapter.num_prefix]}
     tokens: Tensor = pieces.encode(image, seen, part(twins, "model."), **shape)[-1]
+    if "latents.norm.weight" in twins:
+        tokens = pieces.layer_norm(tokens, twins, "latents.norm")
     state = part(twins, "latents.project.")
     return pieces.layer_norm(pieces.linear(tokens, state, "0"), state, "1") if state else tokens
 

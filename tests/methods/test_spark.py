@@ -21,6 +21,7 @@ from edgemim.models.adapters import adapt
 from edgemim.models.build import build_backbone
 from edgemim.models.mask_plan import DROPPED, MaskPlan, gather_tokens
 from edgemim.training.assembly import make_method as method_of_a_run
+from edgemim.training.loop.optimiser import parameter_groups
 from edgemim.training.settings.run import RunSettings
 from edgemim.training.settings.training import TrainingSettings
 
@@ -185,7 +186,12 @@ def test_norms_of_the_decoders_levels_are_the_encoders_kind(make_method: MakeMet
 
 def test_mask_vectors_are_not_decayed(make_method: MakeMethod) -> None:
     method = make_method("spark", backbone=NET)
-    assert all(p.dim() == 1 for n, p in method.named_parameters() if n.endswith("mask_token"))
+    vectors = {id(p) for n, p in method.named_parameters() if n.endswith("mask_token")}
+    groups = parameter_groups(method, TrainingSettings(steps=1, weight_decay=0.1))
+    rates = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert vectors
+    assert {rates[vector] for vector in vectors} == {0.0}
+    assert set(rates.values()) == {0.0, 0.1}
 
 
 def test_the_default_is_the_papers() -> None:

@@ -50,10 +50,14 @@ class ViTAdapter(TokenAdapter):
 
     @staticmethod
     def fits(backbone: nn.Module) -> bool:
-        """Whether this is timm's plain ViT; a subclass with tokens or blocks of its own is not."""
-        from timm.models.vision_transformer import VisionTransformer
+        """Whether this is timm's plain ViT; a subclass with tokens or blocks of its own is not, nor is a hybrid.
 
-        return type(backbone) is VisionTransformer
+        The patches of a hybrid are places of a convnet's features: each says something of its neighbours' pixels.
+        """
+        from timm.models.vision_transformer import VisionTransformer
+        from timm.models.vision_transformer_hybrid import HybridEmbed
+
+        return type(backbone) is VisionTransformer and not isinstance(backbone.patch_embed, HybridEmbed)
 
     def forward(
         self,

@@ -262,6 +262,12 @@ def check_groups(method: Method, settings: RunSettings, team: Team = ALONE) -> N
     """
     training = settings.training
     parts = Parts.of(rank=0, processes=team.count, accumulate=training.accumulate)
+    if method.corrupts and parts.size(training.batch_size) < 2:
+        raise ConfigError(
+            f"method {method.name()!r} puts parts of other images of a batch into each, and a batch of "
+            f"{training.batch_size} in {parts.total} part(s) has one at a time; set --batch-size to at least "
+            f"{2 * parts.total}"
+        )
     if parts.size(training.batch_size) % method.group:
         whole = method.group * parts.total
         raise ConfigError(

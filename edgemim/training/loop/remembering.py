@@ -83,12 +83,20 @@ class RefreshMemory(L.Callback):
     def __init__(self, images: AugmentedImages) -> None:
         self.whole = WholeImages(images)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # A run that is made longer looks as it would have done after what was its last step. Where it looked, the
+        # weights are those of then, and what is remembered stays as it is.
+        if trainer.global_step:
+            self._look_if_due(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # After the last step nobody would ask what is remembered.
-        if not ends_step(trainer, batch_idx) or trainer.global_step == trainer.max_steps:
-            return
+        if ends_step(trainer, batch_idx) and trainer.global_step != trainer.max_steps:
+            self._look_if_due(trainer, pl_module)
+
+    def _look_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         images, size, step = len(self.whole), pl_module.settings.batch_size, trainer.global_step
         # Each from whole steps: a difference of shares could miss a whole number of epochs by a rounding.

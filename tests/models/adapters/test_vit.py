@@ -229,6 +229,16 @@ def test_an_image_that_is_no_whole_number_of_patches_is_refused(tiny_arguments: 
         adapt(model)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224", "vit_tiny_r_s16_p8_224"],
+)
 def test_other_families_are_not_taken_for_it(name: str) -> None:
     assert not ViTAdapter.fits(build_backbone(name))
+
+
+def test_a_hybrid_is_run_whole() -> None:
+    # Its patches are places of a convnet's features, at stride 32: they cannot be shown one by one.
+    adapter = adapt(build_backbone("vit_tiny_r_s16_p8_224", {"img_size": 64, "depth": 2}))
+    assert "visible" not in adapter.abilities
+    assert (adapter.output_grid, adapter.stride) == ((2, 2), (32, 32))

@@ -218,6 +218,17 @@ def test_what_is_saved_after_a_look_holds_it(
     assert (rows != 1).any(dim=1).all()
 
 
+def test_a_run_that_is_made_longer_makes_up_for_the_look_that_its_last_step_left_out(
+    train: Train, make_amt: MakeAMT, run_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(RefreshMemory, "refresh", lambda self, module, _: steps.append(module.global_step))
+    train(make_amt(), run_settings(training={"steps": 6}), tmp_path)
+    assert steps == [3]
+    train(make_amt(), run_settings(training={"steps": 10}), tmp_path, resume=True)
+    assert steps == [3, 6, 9]
+
+
 # Step 3 is the last of an epoch, after which all images are looked at; 9 too.
 @pytest.mark.parametrize(
     ("images", "stops"), [(24, [2]), (24, [3]), (24, [4]), (24, [3, 5, 9]), (20, [3]), (20, [4, 8])]
