@@ -20,7 +20,7 @@ from edgemim.data.images import Images
 from edgemim.errors import DataError
 from edgemim.preprocess import Pixels
 from edgemim.training.feed.augmentation import Augmentation
-from edgemim.training.feed.images import AugmentedImages, Raw, loader, workers_for
+from edgemim.training.feed.images import AugmentedImages, Raw, loader, second_crop, workers_for
 from edgemim.training.feed.order import BatchOrder
 from edgemim.training.feed.resident import DrawnImages
 from edgemim.training.feed.unreadable import Readable, Unreadable, UnreadableImageError
@@ -73,6 +73,27 @@ def test_a_teacher_can_be_spared_the_jitter(augmented: Augmented) -> None:
     assert torch.equal(both["images"], spared["images"])
     assert "plain" not in both
     assert "plain" not in batch(jitter_teacher=False)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_second_crop_is_another_one_of_the_same_images(
+    augmented: Augmented, small: Callable[..., AugmentedImages], quick: bool
+) -> None:
+    settings = AugmentationSettings(colour_jitter=0.4, jitter_teacher=False)
+    one = small(colour_jitter=0.4, jitter_teacher=False) if quick else augmented(10)
+    one.augmentation = replace(one.augmentation, settings=settings)
+    two = AugmentedImages(one.decoded, one.labels, one.augmentation, crops=2)
+    assert two.quick == quick
+    both, alone = (next(iter(loader(images, order(), workers=0))) for images in (two, one))
+    second = second_crop(both)
+    assert second is not None
+    assert second_crop(alone) is None
+    # The first crop is the one that there is without another.
+    assert all(torch.equal(both[name], alone[name]) for name in alone)
+    assert second.keys() == {"images", "plain", "placed"}
+    for name in second:
+        assert second[name].shape == both[name].shape
+        assert (second[name] != both[name]).flatten(1).any(dim=1).all(), name
 
 
 def test_a_resumed_loader_gives_what_was_left(augmented: Augmented) -> None:

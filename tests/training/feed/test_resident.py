@@ -42,13 +42,16 @@ def resident(images: AugmentedImages, device: str) -> Resident:
     return Resident(decoded, images.augmentation, torch.device(device))
 
 
-def test_the_device_makes_the_batches_of_the_host(images: AugmentedImages) -> None:
+@pytest.mark.parametrize("crops", [1, 2])
+def test_the_device_makes_the_batches_of_the_host(images: AugmentedImages, crops: int) -> None:
+    images.crops = crops
     made = resident(images, "cpu")
     batches = zip(loader(DrawnImages(images), order(), workers=0), loader(images, order(), workers=0), strict=True)
     for drawn, expected in batches:
         assert "images" not in drawn
         batch = made(drawn)
         assert batch.keys() == expected.keys()
+        assert ("second.images" in batch) == (crops == 2)
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 

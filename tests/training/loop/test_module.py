@@ -15,8 +15,9 @@ from torch import nn
 from edgemim.errors import TrainingError
 from edgemim.methods._base import Batch, Step
 from edgemim.preprocess import Preprocess
+from edgemim.training.feed.images import AugmentedImages
 from edgemim.training.loop.fit import Fitted, fit
-from edgemim.training.loop.module import step_seed
+from edgemim.training.loop.module import TrainingModule, step_seed
 from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
 from edgemim.training.settings.run import RunSettings
 
@@ -148,7 +149,23 @@ def test_a_batch_says_what_it_holds(train: Train, settings: RunSettings, tmp_pat
         assert batch.labels is not None
         assert torch.equal(batch.labels, batch.index % 3)
         assert batch.epoch_share == step / STEPS
+        assert batch.second is None
     # (0 - 0.485) / 0.229 and (1 - 0.485) / 0.229 are the ends of red.
     red = torch.stack([b.images[:, 0] for b in batches])
     assert -2.12 < red.min() < -2.0
     assert 2.1 < red.max() < 2.25
+
+
+def test_a_method_of_two_crops_gets_both(contract: Preprocess, settings: RunSettings, augmented: Any) -> None:
+    one = augmented(8)
+    images = AugmentedImages(one.decoded, one.labels, one.augmentation, crops=2)
+    module = TrainingModule(nn.Linear(1, 1), settings.training, contract, steps=STEPS, seed=0, images=8)
+    raw = images.__getitems__([(0, index) for index in range(8)])
+    batch = module.batch(raw)
+    assert batch.second is not None
+    assert batch.second.crops is not None
+    assert batch.crops is not None
+    assert not torch.equal(batch.second.crops.boxes, batch.crops.boxes)
+    # The other crop is normalised as the first one is: (0.5 - 0.485) / 0.229 is a red of one half.
+    red = raw["second.images"][:, 0].float() / 255
+    torch.testing.assert_close(batch.second.images[:, 0], (red - 0.485) / 0.229, rtol=1e-5, atol=1e-5)
