@@ -37,9 +37,9 @@ def main() -> None:
         command += ["--seed", str(arguments.seed), "--json"]
         here = [str(Path(sys.executable).parent / "edgemim"), *command[1:], "--out", f"{folder}/quickstart"]
         done = subprocess.run(here, stdout=subprocess.PIPE, check=True)
-        report = json.loads(Path(folder, "quickstart", "report", "report.json").read_text("utf-8"))
+        report = json.loads(Path(folder, "quickstart", "bundle-report", "report.json").read_text("utf-8"))
     result = json.loads(done.stdout)
-    for name in ("bundle", "report"):
+    for name in ("bundle", "bundle-report"):
         result[name] = Path(result[name]).name
     kept = {
         "question": (__doc__ or "").split("\n")[0],

@@ -1,4 +1,4 @@
-"""`python3 -m edgemim.runtime check BUNDLE`: the check with Python, numpy and Pillow alone, for use on a board.
+"""`python3 -m edgemim.runtime check BUNDLE`: the check with numpy, Pillow, filelock and platformdirs alone.
 
 `edgemim check` is the same with a progress bar. Exit codes are those of `edgemim` (ARCHITECTURE.md).
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def run_values(
         recipe: Name or file.
         options: Dotted setting to value; None: not given.
         backbone: Another one than the recipe's loses the arguments that the recipe has for its own.
-        sets: `TABLE.NAME=VALUE` pairs.
+        sets: `TABLE.NAME=VALUE` pairs. Another masking than the recipe's loses what only the recipe's has.
         init: Checkpoint to start from, which says what the backbone is.
     """
     values = load_recipe(recipe)
@@ -38,7 +39,25 @@ def run_values(
             values = merge(values, _nested(dotted, value))
     if options.get("training.epochs") is not None and options.get("training.steps") is None:
         values["training"].pop("steps", None)
-    return override(values, sets or [])
+    return _of_its_masking(values, override(values, sets or []), override({}, sets or []))
+
+
+def _of_its_masking(recipe: Mapping[str, Any], values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those of the recipe's masking that another one has not; what was given stays.
+
+    Args:
+        recipe: The settings without `--set`.
+        values: With it.
+        given: By it alone.
+    """
+    from edgemim.masking import MASKINGS
+
+    before, now, own = (table.get("masking", {}) for table in (recipe, values, given))
+    tables = all(isinstance(table, Mapping) for table in (before, now, own))
+    if not tables or "name" not in own or own["name"] == before.get("name", "random"):
+        return values
+    known = {"name", *own, *(field.name for field in dataclasses.fields(MASKINGS.get(str(own["name"]))))}
+    return values | {"masking": {name: value for name, value in now.items() if name in known}}
 
 
 def require_method(table: Any, *, command: str) -> None:

@@ -36,7 +36,7 @@ def check(
 
     Exit code 1 when no candidate keeps the gates.
 
-    Example: edgemim check runs/bundle --gate p99_ms=8 --gate top1.max_drop=0.005 --out runs/report
+    Example: edgemim check runs/bundle --gate p99_ms=8 --gate top1.max_drop=0.005
     """
     from edgemim.runtime.check import check_bundle
     from edgemim.runtime.settings import CheckSettings

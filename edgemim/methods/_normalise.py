@@ -18,8 +18,8 @@ def normalise_tokens(tokens: Tensor, kind: str) -> Tensor:
 
     Args:
         tokens: Features of a teacher.
-        kind: `layer`: mean 0 and (biased) variance 1 over the channels of each token, epsilon 1e-5 (LN0 of the
-            method pages); `l2`: unit length of each token; `none`.
+        kind: `layer`: mean 0 and (biased) variance 1 over the channels of each token, epsilon 1e-5; `l2`: unit
+            length of each token; `none`.
     """
     if kind == "layer":
         return F.layer_norm(tokens.float(), tokens.shape[-1:], eps=1e-5)

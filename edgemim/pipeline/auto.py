@@ -66,7 +66,7 @@ class Auto:
 
 def budget(gates: Mapping[str, float], evidence: Evidence, *, max_drop: float) -> dict[str, float]:
     """The limits that a candidate must keep: the user's gates, and closeness to fp32 where they do not speak of it."""
-    close = {"top1.max_drop", "top1.min", "agreement.min", "cosine.min", "knn_agreement.min"}
+    close = {"top1.max_drop", "top1.min", "agreement.min", "cosine.min", "embedding_cosine.min", "knn_agreement.min"}
     if close & set(gates):
         return dict(gates)
     if evidence.labelled:

@@ -72,8 +72,8 @@ def run_quickstart(
     make_bundle(out / "teacher", out / "teacher-bundle", _bundle_settings(precision="fp32"), say=say)
     say("5/5 check on this machine")
     seconds, runs = plan.check_seconds, LEAST_RUNS[99]
-    report = check_bundle(out / "bundle", out / "report", seconds=seconds, runs=runs)
-    teacher_report = check_bundle(out / "teacher-bundle", out / "teacher-report", seconds=seconds, runs=runs)
+    report = check_bundle(out / "bundle", out / "bundle-report", seconds=seconds, runs=runs)
+    teacher_report = check_bundle(out / "teacher-bundle", out / "teacher-bundle-report", seconds=seconds, runs=runs)
     for one in (report, teacher_report):
         refuse_if_nothing_ran(one)
     int8, fp32 = (_measured(_best(report, precision)) for precision in ("int8", "fp32"))
@@ -92,7 +92,7 @@ def run_quickstart(
         "verdict": report["verdict"],
         "device": report["device"],
         "bundle": str(out / "bundle"),
-        "report": str(out / "report"),
+        "report": str(out / "bundle-report"),
         "passed": report["passed"],
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -30,7 +30,7 @@ def about_packages(pin: str = "") -> list[Finding]:
         requirements = metadata.requires("edgemim") or []
     except metadata.PackageNotFoundError:
         what, why = "edgemim runs from a folder and is not installed", "its extras cannot be looked up"
-        return [warn(what, why, "run: pip install edgemim")]
+        return [warn(what, why, "run in its folder: pip install .")]
     groups: dict[str, list[tuple[str, str]]] = {"": []}
     for requirement in requirements:
         match = _REQUIREMENT.fullmatch(requirement.strip())

@@ -17,7 +17,7 @@ RESULT = {
     **dict.fromkeys(("teacher", "student", "student_without_teacher", "int8", "fp32"), MODEL),
     "verdict": "ship it",
     "bundle": "out/bundle",
-    "report": "out/report",
+    "report": "out/bundle-report",
     "passed": True,
 }
 
@@ -42,13 +42,13 @@ def test_without_options_it_is_digits_in_less_than_two_minutes(cli: Any, given: 
     assert (given["data"], given["out"], given["seed"]) == ("digits", Path("runs/quickstart"), 0)
     assert given["minutes"] < 2
     assert given["overwrite"] is False
-    assert given["page"] == Path("out/report")
+    assert given["page"] == Path("out/bundle-report")
 
 
 def test_people_get_one_table_and_where_the_rest_is(cli: Any, given: dict[str, Any]) -> None:
     done = cli("quickstart")
     assert done.out == quickstart_table(RESULT) + "\n"
-    assert done.err.splitlines() == ["ship it", "bundle out/bundle, report out/report/report.md"]
+    assert done.err.splitlines() == ["ship it", "bundle out/bundle, report out/bundle-report/report.md"]
 
 
 def test_json_is_the_result(cli: Any, given: dict[str, Any]) -> None:
