@@ -5,7 +5,8 @@ Command: pretrain
 Needs: a ViT-like backbone; with method.target=tokens a local file with the weights of DALL-E's encoder
 Differs: the paper's target are the codes of DALL-E's discrete autoencoder, whose weights are a download. They are the
     target where a file is given (method.target=tokens, method.tokenizer); else the target is the pixels of each masked
-    patch, normalised by their own mean and deviation as in MAE, which is a variant of ours. The tokenizer computes in
+    patch, normalised by their own mean and deviation as in MAE, which is a variant of ours; the alignment keeps the
+    paper's weight of 2, which weighs more beside these than beside a cross-entropy. The tokenizer computes in
     float32, where the public one takes half precision on a GPU; it sees the student's crop made smaller bicubically,
     where the authors resize the same crop of the original again, with a Lanczos filter. The encoder is timm's ViT,
     whose keys have a bias too (the authors': queries and values only), which a softmax does not see. Regressor and
