@@ -39,7 +39,7 @@ def main() -> None:
         done = subprocess.run(here, stdout=subprocess.PIPE, check=True)
         report = json.loads(Path(folder, "quickstart", "bundle-report", "report.json").read_text("utf-8"))
     result = json.loads(done.stdout)
-    for name in ("bundle", "bundle-report"):
+    for name in ("bundle", "report"):
         result[name] = Path(result[name]).name
     kept = {
         "question": (__doc__ or "").split("\n")[0],

@@ -255,7 +255,7 @@ def check_state(run: Path, method: torch.nn.Module, settings: RunSettings, team:
 
 
 def check_groups(method: Method, settings: RunSettings, team: Team = ALONE) -> None:
-    """Refuse a batch whose parts are no whole number of the groups of images that a method needs.
+    """Refuse a batch whose parts hold fewer images than a method mixes, or no whole number of the groups it needs.
 
     Raises:
         ConfigError: Says how big a batch can be.
