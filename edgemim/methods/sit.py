@@ -9,8 +9,8 @@ Differs: the projector has layer norms in place of batch norms, so that neither 
     fresh ViT has fixed sine and cosine positions instead of trained ones; places and contents of the rectangles are
     drawn in another way (see `_corruption.py`), weights of the head and the projector too. In the recipe every crop is
     jittered instead of eight in ten, its hue excepted and its saturation by more, and none is made grey, blurred or
-    solarised, of which the released code does all; the gradients are clipped by the norm of all of them together, where the released code clips
-    each tensor by its own.
+    solarised, of which the released code does all; the gradients are clipped by the norm of all of them together, where
+    the released code clips each tensor by its own.
 """
 
 from __future__ import annotations
