@@ -11,8 +11,6 @@ Differs: the layers of the backbone are not replaced by sparse ones and converte
     The number of visible cells is rounded down where the authors round to the nearest: the recipe hides 0.59 of the 49
     cells, so that 20 stay, as theirs do with 0.6.
     Levels are those that timm names: the deepest of each stride from 4 on, at most four.
-    The decoder starts as torch starts it, where the authors draw its convolutions from a normal of deviation 0.02, and
-    the transposed ones as He et al. (2015) do.
     With several processes the sparse batch norms take the visible places of all of them, those of the decoder each
     process its own, where the authors join both; maps of one place are left alone, as averages of an image.
     In the recipe the warm-up rises from 0 instead of 0.5% of the peak.

@@ -50,6 +50,8 @@ class UNetDecoder(nn.Module):
         )
         self.grow = nn.ModuleList(Step(width * s // coarsest, width * s // coarsest // 2) for s in self.strides)
         self.predict = nn.Conv2d(width // coarsest, 3, kernel_size=1)
+        for part in (self.grow, self.predict):
+            part.apply(_initialise)
 
     def forward(self, maps: Mapping[int, Tensor], plan: MaskPlan) -> Tensor:
         """Images [B, 3, H, W].
@@ -120,3 +122,15 @@ class Step(nn.Module):
         """[B, out, 2 H, 2 W] of [B, width, H, W]."""
         refined: Tensor = self.refine(self.enlarge(x))
         return refined
+
+
+def _initialise(module: nn.Module) -> None:
+    """As the released code: what projects the levels keeps torch's own start, which this leaves out."""
+    if isinstance(module, nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -116,6 +116,30 @@ def test_the_shape_is_the_papers_for_a_resnet() -> None:
     assert all(t.dim() == 1 and 0 < t.std() <= 0.02 for t in tokens)  # type: ignore[operator,union-attr]
 
 
+def test_weights_start_as_the_released_ones() -> None:
+    torch.manual_seed(0)
+    decoder = UNetDecoder({4: 64, 8: 128}, width=256)
+    plain, transposed = [], []
+    for module in (*decoder.grow.modules(), decoder.predict):
+        if isinstance(module, nn.ConvTranspose2d):
+            transposed.append(module)
+        elif isinstance(module, nn.Conv2d):
+            plain.append(module)
+    assert len(plain) == 7
+    assert len(transposed) == 3
+    # The smallest of these has 96 weights, whose deviation is itself uncertain by 1 / sqrt(2 * 96) = 7 %: four of them.
+    for module in plain:
+        assert module.weight.std().item() == pytest.approx(0.02, rel=0.3)
+    # sqrt(2 / fan), where a place that goes out is made of 4 x 4 weights of each channel that comes in; 65,536 weights
+    # in the smallest, uncertain by 0.3 %.
+    for module in transposed:
+        assert module.weight.std().item() == pytest.approx((2 / (16 * module.in_channels)) ** 0.5, rel=0.012)
+    assert all((m.bias == 0).all() for m in (*plain, *transposed) if m.bias is not None)
+    # What projects the levels is left at torch's start, uniform up to 1 / sqrt(fan).
+    project = decoder.fill["4"].project
+    assert project.weight.abs().max().item() == pytest.approx((1 / (9 * 64)) ** 0.5, rel=0.01)  # type: ignore[operator,union-attr]
+
+
 @pytest.mark.parametrize("width", [100, 0, 16])
 def test_a_width_that_cannot_be_halved_is_refused(width: int) -> None:
     with pytest.raises(ConfigError, match=f"decoder_width {width} cannot be halved 5 times.*a multiple of 32"):
