@@ -29,6 +29,26 @@ def export(
             metavar="P",
         ),
     ] = "int8",
+    quantizer: Annotated[
+        str, typer.Option("--quantizer", help="Who quantizes (edgemim list quantizers).", metavar="NAME")
+    ] = "ptq",
+    placement: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--placement",
+            help="Which tensors become INT8 (edgemim list placements); can be repeated; default: all placements that "
+            "can be right for the model.",
+            metavar="NAME",
+        ),
+    ] = None,
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            "--ranges",
+            help="How a histogram becomes a range (edgemim list ranges); default: the quantizer's own, mse.",
+            metavar="NAME",
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option("--calibration", help="Images to calibrate on; default: those it was trained on.", metavar="DATA"),
@@ -96,6 +116,9 @@ def export(
     values = {
         "target": target,
         "precision": precision,
+        "quantizer": quantizer,
+        "placements": placement or [],
+        "ranges": ranges or "",
         "calibration": calibration or "",
         "calibration_count": calibration_count,
         "evaluation": evaluation or "",

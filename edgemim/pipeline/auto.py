@@ -16,6 +16,7 @@ from edgemim.runtime.targets._base import Target
 
 if TYPE_CHECKING:
     from edgemim.quantize.calibration import Calibration
+    from edgemim.quantize.quantizers.ptq import PTQ
 
 Row = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -78,6 +79,7 @@ def budget(gates: Mapping[str, float], evidence: Evidence, *, max_drop: float) -
 def search_flavours(
     onnx: Artifact,
     batches: Calibration,
+    quantizer: PTQ,
     evidence: Evidence,
     folder: Path,
     *,
@@ -91,6 +93,7 @@ def search_flavours(
 
     Args:
         onnx: The float flavours.
+        quantizer: Whose placements are searched.
         evidence: What candidates are compared on.
         folder: For rounds that are done; a search in the same folder goes on.
         limits: The budget.
@@ -98,7 +101,6 @@ def search_flavours(
     Returns:
         An artifact with the flavours, and what the manifest says of the search.
     """
-    from edgemim.quantize.quantizers.ptq import PTQ
     from edgemim.quantize.search.rounds import Bench
     from edgemim.quantize.search.search import search
 
@@ -113,7 +115,15 @@ def search_flavours(
         runs=_SEARCH_RUNS,
     )
     found = search(
-        onnx, folder / "found", batches, PTQ(), bench, minutes=auto.minutes, say=say, progress=progress, overwrite=True
+        onnx,
+        folder / "found",
+        batches,
+        quantizer,
+        bench,
+        minutes=auto.minutes,
+        say=say,
+        progress=progress,
+        overwrite=True,
     )
     front = [f"{row['name']} on {row['backend']}" for row in found.front]
     return found.artifact, {"tried": found.tried, "front": front, "notes": list(found.notes), "minutes": auto.minutes}

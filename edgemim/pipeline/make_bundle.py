@@ -15,6 +15,7 @@ from edgemim.pipeline.auto import Auto, Evidence, budget, choose_on_this_machine
 from edgemim.pipeline.calibration import calibration_batches, calibration_images, export_float, golden_rows
 from edgemim.pipeline.evaluation import encoded, evaluation_images, gallery_images, has_labels, is_labelled
 from edgemim.pipeline.host_check import build_engines, check_candidates, require_builder
+from edgemim.pipeline.quantizer import choose_quantizer
 from edgemim.pipeline.scratch import CALIBRATION_STATE, scratch
 from edgemim.runtime.bundle import write_bundle
 from edgemim.runtime.gates import check_limits
@@ -35,6 +36,9 @@ class BundleSettings:
         target: Name of the target.
         precision: `int8`: the target's float flavours and INT8 candidates; `fp32`: only that.
         quantizer: Name of the quantizer.
+        ranges: Name of its range estimator; empty: its own default.
+        placements: Names of those to make INT8 flavours of, or to search among; empty: those that can be right for the
+            model.
         calibration: Data set of the calibration images; empty: the one that the checkpoint was trained on.
         calibration_count: Images to calibrate on.
         evaluation: Data set whose test split travels in the bundle; empty: the one the checkpoint was trained on;
@@ -58,6 +62,8 @@ class BundleSettings:
     target: str = "x86"
     precision: Literal["fp32", "int8", "auto"] = "int8"
     quantizer: str = "ptq"
+    ranges: str = ""
+    placements: tuple[str, ...] = ()
     calibration: str = ""
     calibration_count: int = 300
     evaluation: str = ""
@@ -77,6 +83,8 @@ class BundleSettings:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"batch must be at least 1; got {self.batch}")
+        if self.precision == "fp32" and (self.ranges or self.placements):
+            raise ConfigError("--precision fp32 quantizes nothing; got --ranges or --placement with it")
 
 
 def make_bundle(
@@ -105,7 +113,8 @@ def make_bundle(
         The bundle; with `auto` its content has `choice`: what won on this machine, and why.
 
     Raises:
-        ConfigError: Unknown target, quantizer or gate; no data to calibrate on.
+        ConfigError: Unknown target, quantizer, ranges, placement or gate, or a combination that cannot be; no data to
+            calibrate on.
         DataError: `auto` has nothing to compare candidates on.
         EdgemimError: The model cannot be exported or quantized; nothing is written then.
     """
@@ -130,14 +139,23 @@ def make_bundle(
             batches = calibration_batches(
                 checkpoint, settings.calibration, count=settings.calibration_count, seed=settings.seed, say=say
             )
-            state = folder / CALIBRATION_STATE
-            if evidence is None or quantizer is not None:
-                onnx = quantizer.quantize(
-                    onnx, batches, folder / "int8", target=target, state=state, say=say, progress=progress
+            if evidence is not None and settings.precision == "auto":
+                onnx, found = search_flavours(
+                    onnx,
+                    batches,
+                    quantizer,
+                    evidence,
+                    folder,
+                    target=target,
+                    limits=limits,
+                    auto=auto,
+                    say=say,
+                    progress=progress,
                 )
             else:
-                onnx, found = search_flavours(
-                    onnx, batches, evidence, folder, target=target, limits=limits, auto=auto, say=say, progress=progress
+                state = folder / CALIBRATION_STATE
+                onnx = quantizer.quantize(
+                    onnx, batches, folder / "int8", target=target, state=state, say=say, progress=progress
                 )
         onnx = _fit_inputs(onnx, settings, folder)
         choice = None
@@ -206,9 +224,12 @@ def _fit_inputs(onnx: Artifact, settings: BundleSettings, folder: Path) -> Artif
 
 
 def _quantizer(settings: BundleSettings) -> Any:
-    """The quantizer, looked up before the export so that an unknown or missing one costs no time; None if not INT8."""
-    if settings.precision != "int8":
+    """None if nothing is quantized."""
+    if settings.precision == "fp32":
         return None
-    from edgemim.quantize.quantizers import QUANTIZERS
-
-    return QUANTIZERS.get(settings.quantizer)()
+    return choose_quantizer(
+        settings.quantizer,
+        ranges=settings.ranges,
+        placements=settings.placements,
+        search=settings.precision == "auto",
+    )

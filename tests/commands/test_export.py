@@ -66,6 +66,16 @@ def test_input_output_and_batch_are_what_was_asked_for(cli: Any, story: SimpleNa
     assert {row["accuracy"]["n"] for row in checked.json["candidates"] if row["disqualified"] is None} == {3}
 
 
+def test_placement_and_ranges_are_what_was_asked_for(cli: Any, story: SimpleNamespace, tmp_path: Any) -> None:
+    arguments = ["--target", "x86", "--evaluation", "none", "--calibration-count", "8", "--out", tmp_path / "bundle"]
+    typo = cli("export", story.classifier, *arguments, "--ranges", "entropi")
+    assert typo.code == 2
+    assert "unknown range estimator 'entropi'; did you mean 'entropy'" in typo.err
+    done = cli("export", story.classifier, *arguments, "--placement", "linear", "--ranges", "entropy", "--json")
+    assert done.code == 0, done.err
+    assert {c["file"] for c in done.json["candidates"]} == {"fp32.onnx", "int8-linear.onnx"}
+
+
 def test_pixels_are_the_default(story: SimpleNamespace) -> None:
     assert story.export_done.json["input"]["encoding"] == "pixels"
     assert story.check_done.json["preprocessing"].items() >= {"exact": True, "max_levels": 0, "max_abs": None}.items()

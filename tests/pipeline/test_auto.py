@@ -77,6 +77,17 @@ def test_a_search_ends_in_a_bundle_that_says_what_won_and_why(
     assert os.listdir(tmp_path) == ["bundle"]
 
 
+def test_a_search_keeps_to_the_placements_that_it_was_given(
+    classifier: Path, classes: Path, tmp_path: Path, quick: object
+) -> None:
+    _auto(classifier, classes, tmp_path / "bundle", max_drop=1.0, placements=("linear",), ranges="max")
+    artifact = load_artifact(tmp_path / "bundle", "bundle")
+    files = {row["file"] for row in artifact.content["candidates"]}
+    assert "int8-linear.onnx" in files
+    assert not any("attention" in file for file in files)
+    assert {r["settings"]["ranges"] for r in artifact.provenance if r["stage"] == "quantize"} == {"max"}
+
+
 @pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(
     classifier: Path, classes: Path, tmp_path: Path, quick: object, monkeypatch: pytest.MonkeyPatch

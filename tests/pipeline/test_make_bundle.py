@@ -250,6 +250,12 @@ def test_images_of_other_classes_are_refused(
         ({"target": "x87"}, "unknown target 'x87'; did you mean 'x86'"),
         ({"gates": {"p99": 1.0}}, "unknown gate 'p99'"),
         ({"quantizer": "nnfc"}, "unknown quantizer 'nnfc'; did you mean 'nncf'"),
+        ({"ranges": "percentil"}, "unknown range estimator 'percentil'; did you mean 'percentile'"),
+        ({"placements": ["linaer"]}, "unknown placement 'linaer'; did you mean 'linear'"),
+        ({"quantizer": "nncf", "ranges": "max"}, "quantizer 'nncf' chooses its ranges itself"),
+        ({"quantizer": "nncf", "placements": ["linear"]}, "quantizer 'nncf' chooses its placements itself"),
+        ({"quantizer": "nncf", "precision": "auto"}, "searches among edgemim's own placements; got quantizer 'nncf'"),
+        ({"ranges": "max", "precision": "fp32"}, "--precision fp32 quantizes nothing"),
         ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8', 'auto'; got 'int4'"),
         ({"input": "bgr"}, "'input' must be one of 'pixels', 'float'; got 'bgr'"),
         ({"output": "all"}, "'output' must be one of 'head', 'tokens'; got 'all'"),
@@ -262,6 +268,19 @@ def test_an_unknown_name_leaves_nothing(
     with pytest.raises(ConfigError, match=message):
         bundle(classifier, tmp_path / "bundle", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_placements_and_ranges_are_those_that_were_asked_for(classifier: Path, tmp_path: Path) -> None:
+    asked = {"placements": ["everything", "linear", "linear"], "ranges": "max"}
+    made = bundle(classifier, tmp_path / "bundle", evaluation="none", **asked)
+    assert {c["file"] for c in made.content["candidates"]} == {"fp32.onnx", "int8-everything.onnx", "int8-linear.onnx"}
+    record = next(r for r in made.provenance if r["stage"] == "quantize")
+    assert record["settings"]["ranges"] == "max"
+
+
+def test_another_quantizer_can_be_asked_for(classifier: Path, tmp_path: Path) -> None:
+    made = bundle(classifier, tmp_path / "bundle", quantizer="nncf", evaluation="none")
+    assert {c["file"] for c in made.content["candidates"]} == {"fp32.onnx", "int8-nncf.onnx"}
 
 
 def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
