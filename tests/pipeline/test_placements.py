@@ -62,17 +62,32 @@ def _calibrated(model: onnx.ModelProto, placement: str, image: np.ndarray) -> Re
     return Recipe(placement=placement, thresholds={site.key: reached[site.value] for site in sites})
 
 
-def _kernels(model: onnx.ModelProto) -> Counter[tuple[str, str]]:
-    """Layer type and precision of everything that OpenVINO executes."""
+def _executed(model: onnx.ModelProto) -> list[tuple[str, str, set[str]]]:
+    """Type, precision, and the names in the model, of everything that OpenVINO executes."""
     openvino = pytest.importorskip("openvino")
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
-    found: Counter[tuple[str, str]] = Counter()
+    found = []
     for node in compiled.get_runtime_model().get_ops():
-        info = node.get_rt_info()
-        found[info["layerType"].astype(str), info["runtimePrecision"].astype(str)] += 1
+        kind, precision, names = (
+            node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision", "originalLayersNames")
+        )
+        found.append((kind, precision, set(names.split(","))))
     return found
+
+
+def _in_int8(model: onnx.ModelProto, kind: str) -> int:
+    return sum(found == kind and precision in ("i8", "u8") for found, precision, _ in _executed(model))
+
+
+def _products(model: onnx.ModelProto) -> list[str]:
+    """Names of the matrix products neither of whose factors is a weight."""
+    weights = {initializer.name for initializer in model.graph.initializer}
+    stored = {node.output[0] for node in model.graph.node if node.input and node.input[0] in weights}
+    return [
+        node.name for node in model.graph.node if node.op_type == "MatMul" and not {*weights, *stored} & {*node.input}
+    ]
 
 
 def _quantize(model: onnx.ModelProto, placement: str) -> tuple[onnx.ModelProto, Counter[str]]:
@@ -96,9 +111,12 @@ def test_attentions_are_placed_whole_or_named_and_openvino_computes_in_int8_what
     quantized, kinds = _quantize(model, "attention")
     assert kinds["attention"] == attentions
     assert any(NOT_STRAIGHT in remark for remark in remarks) == (attentions == 0)
-    kernels = _kernels(quantized)
-    assert kernels["FullyConnected", "i8"] + kernels["FullyConnected", "u8"] == kinds.total() - attentions
-    assert kernels["MatMul", "i8"] + kernels["MatMul", "u8"] == 2 * attentions
+    assert _in_int8(quantized, "FullyConnected") == kinds.total() - attentions
+    # By what the CPU has, OpenVINO runs each of the two products for itself, or a whole attention as one subgraph.
+    products = _products(quantized)
+    whole = [names for _, precision, names in _executed(quantized) if precision in ("i8", "u8")]
+    assert sum(any(product in names for names in whole) for product in products) == 2 * attentions
+    assert len(products) >= 2 * attentions
 
 
 @pytest.mark.parametrize(
@@ -107,10 +125,9 @@ def test_attentions_are_placed_whole_or_named_and_openvino_computes_in_int8_what
 def test_convolutions_are_placed_and_openvino_computes_them_in_int8(name, skips):
     quantized, kinds = _quantize(_export(name, {}), "conv")
     assert kinds["add"] == skips
-    kernels = _kernels(quantized)
     convolutions = kinds["conv"] + kinds["depthwise"] + kinds["patch_embed"]
     assert convolutions >= 20
-    assert kernels["Convolution", "i8"] + kernels["Convolution", "u8"] == convolutions
+    assert _in_int8(quantized, "Convolution") == convolutions
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
