@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from _parts.machine import commit
+
 HERE = Path(__file__).parent
 CIFAR10 = HERE.parent.parent / "shared" / "data" / "cifar10"
 
@@ -45,7 +47,7 @@ def main() -> None:
         "question": (__doc__ or "").split("\n")[0],
         "command": shlex.join(["edgemim", "quickstart", "--data", Path(arguments.data).name, *command[4:]]),
         "load_average_1min_before": round(load_before, 2),
-        "commit": _commit(),
+        "commit": commit(),
         "result": result,
         "candidates": report["candidates"],
         "caveats": report["caveats"],
@@ -54,11 +56,6 @@ def main() -> None:
     out = HERE / "results" / f"quickstart_{Path(arguments.data).name}.json"
     out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     sys.stderr.write(f"wrote {out}\n")
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

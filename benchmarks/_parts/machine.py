@@ -39,11 +39,15 @@ def describe_machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Hash of the checkout's commit, with `+changes` where files differ from it; None outside a checkout."""
+    """Hash of the checkout's commit, with `+changes` where files differ from it; None outside a checkout.
+
+    Results do not count: a script that writes one after each of its rows would call all but the first changed.
+    """
     head = _git("rev-parse", "HEAD")
     if head is None:
         return None
-    return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+    sources = (":/", ":(top,exclude)benchmarks/results")
+    return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no", "--", *sources) else head
 
 
 def command(script: str) -> str:
