@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
         latents.append(encode(method, reference, part, twins, image, hidden)[method.adapter.num_prefix :])
         pictures.append(dict(zip(hidden, decoded, strict=True)))
     pixels = pieces.pixel_loss(pictures, images, keeps, 8, True)
-    weight = settings.get("alignment_weight", 2.0)
+    weight = settings.get("alignment_weight", 0.2)
     alignment = own.squared(guessed, latents)
     loss = pixels + weight * alignment
     loss.backward()
@@ -331,9 +331,12 @@ def test_half_precision_keeps_the_loss_in_float32_and_every_weight_learning(
     assert {name for name, p in method.named_parameters() if p.grad is not None} == learnt
 
 
-def test_the_defaults_are_the_papers_but_for_the_target() -> None:
-    paper = {"regressor_depth": 4, "decoder_depth": 4, "decoder_width": 0, "decoder_heads": 12, "alignment_weight": 2.0}
-    assert CAESettings() == CAESettings(target="pixels", **paper)
+def test_the_defaults_are_the_papers_but_for_the_target_and_what_is_beside_it() -> None:
+    paper = {"regressor_depth": 4, "decoder_depth": 4, "decoder_width": 0, "decoder_heads": 12}
+    codes = {"target": "tokens", "tokenizer": "dalle.pt"}
+    assert CAESettings(**codes) == CAESettings(**codes, **paper, alignment_weight=2.0)
+    assert CAESettings() == CAESettings(target="pixels", **paper, alignment_weight=0.2)
+    assert CAESettings(alignment_weight=0.0).alignment_weight == 0.0
 
 
 def test_the_recipe_hides_half_of_196_patches_in_blocks() -> None:
