@@ -25,7 +25,8 @@ def export(
         str,
         typer.Option(
             "--precision",
-            help="int8: float and INT8 candidates; fp32: only that; auto: search on this machine and choose.",
+            help="int8: float and INT8 candidates; float: the target's float ones only; fp32: that alone; auto: search "
+            "on this machine and choose.",
             metavar="P",
         ),
     ] = "int8",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemim.artifact import Artifact
 from edgemim.runtime.bundle import write_bundle
+from edgemim.runtime.cache import default_cache, the_only_check
 from edgemim.runtime.check import check_bundle
 from edgemim.runtime.device import describe_device
+from edgemim.runtime.latency.protocol import least_runs
 from edgemim.runtime.outcome import refuse_if_nothing_ran
 from edgemim.runtime.targets._base import Target
 
@@ -54,10 +57,12 @@ class Auto:
     Attributes:
         minutes: The search begins no round that would end after so many.
         threads: Of one inference; 0: the physical cores that this process may use.
+        allow_unmeasured: Gates that are kept where this machine cannot measure them.
     """
 
     minutes: float
     threads: int
+    allow_unmeasured: tuple[str, ...] = ()
 
     @property
     def used_threads(self) -> int:
@@ -113,6 +118,8 @@ def search_flavours(
         threads=auto.used_threads,
         seconds=_SEARCH_SECONDS,
         runs=_SEARCH_RUNS,
+        allow_unmeasured=auto.allow_unmeasured,
+        alone=partial(the_only_check, default_cache()),
     )
     found = search(
         onnx,
@@ -145,21 +152,28 @@ def choose_on_this_machine(
         `chosen` (None if no candidate keeps the budget), `candidates`, `verdict`, `budget` and the machine.
     """
     bundle = folder / "final"
-    gallery = None if evidence.gallery is None else evidence.gallery()
     write_bundle(
-        onnx, bundle, target=target, gates=limits, evaluation=evidence.evaluation(), gallery=gallery, overwrite=True
-    )
-    report = check_bundle(
+        onnx,
         bundle,
-        folder / "final-report",
-        threads=auto.used_threads,
-        seconds=_FINAL_SECONDS,
-        runs=_FINAL_RUNS,
-        probe=False,
-        cache=folder / "engines",
+        target=target,
+        gates=limits,
+        allow_unmeasured=auto.allow_unmeasured,
+        evaluation=evidence.evaluation(),
+        gallery=None if evidence.gallery is None else evidence.gallery(),
         overwrite=True,
-        progress=progress,
     )
+    with the_only_check(default_cache()):
+        report = check_bundle(
+            bundle,
+            folder / "final-report",
+            threads=auto.used_threads,
+            seconds=_FINAL_SECONDS,
+            runs=max(_FINAL_RUNS, least_runs(limits)),
+            probe="peak_mb" in limits,
+            cache=folder / "engines",
+            overwrite=True,
+            progress=progress,
+        )
     refuse_if_nothing_ran(report)
     rows = [row for row in report["candidates"] if not row["reference_only"]]
     passing = [row for row in rows if (row["name"], row["backend"]) == (report["chosen"], report["chosen_backend"])]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgemim.artifact import Artifact
-from edgemim.data.open import open_splits
+from edgemim.data.open import is_stream, open_splits
 from edgemim.errors import ConfigError
 from edgemim.models.checkpoint import Checkpoint
 from edgemim.runtime.targets._base import Form
@@ -25,17 +25,24 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOn:
-    """The data set of the last training stage, and the seed by which test images were held out."""
+    """The data set of the last training stage, and the seed by which test images were held out.
+
+    Attributes:
+        spec: Empty where nobody knows, or where it was a stream, which only training reads.
+        stream: That stream.
+    """
 
     spec: str = ""
     seed: int = 0
+    stream: str = ""
 
 
 def trained_on(checkpoint: Checkpoint) -> TrainedOn:
     """What the checkpoint's provenance says of its data."""
     for record in reversed(checkpoint.artifact.provenance):
         if isinstance(record.get("data"), Mapping):
-            return TrainedOn(spec=str(record["data"]["spec"]), seed=int(record["settings"]["seed"]))
+            spec, seed = str(record["data"]["spec"]), int(record["settings"]["seed"])
+            return TrainedOn(stream=spec, seed=seed) if is_stream(spec) else TrainedOn(spec=spec, seed=seed)
     return TrainedOn()
 
 
@@ -49,9 +56,12 @@ def calibration_images(checkpoint: Checkpoint, spec: str, *, seed: int = 0) -> I
 
     known = trained_on(checkpoint)
     if not (spec or known.spec):
+        why = "does not say what it was trained on"
+        if known.stream:
+            why = f"was trained on {known.stream}, which only pretrain and distill read"
         raise ConfigError(
-            "there are no images to calibrate on and compare with: the checkpoint does not say what it was "
-            "trained on; give some with --calibration DATA"
+            f"there are no images to calibrate on and compare with: the checkpoint {why}; give some with "
+            "--calibration DATA"
         )
     noise = random_images(spec or known.spec, checkpoint.preprocess, seed=seed)
     return open_splits(spec or known.spec, seed=known.seed).train if noise is None else noise

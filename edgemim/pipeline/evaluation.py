@@ -30,6 +30,11 @@ def evaluation_images(checkpoint: Checkpoint, spec: str) -> Images | None:
     if spec and classes and images.num_classes is not None and images.num_classes > classes:
         raise DataError(f"{spec} has {images.num_classes} classes, the checkpoint {classes}; they do not fit")
     own, theirs = checkpoint.class_names, images.class_names
+    if spec and classes and own is None and theirs is not None and len(theirs) != classes:
+        raise DataError(
+            f"{spec} has {len(theirs)} classes by name, the checkpoint {classes} without names: nobody knows which is "
+            "which; evaluate on images of all its classes, or on images without labels"
+        )
     if own is not None and theirs is not None and own != theirs:
         shown = [", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (theirs, own)]
         raise DataError(f"{spec} has the classes {shown[0]}, the checkpoint {shown[1]}; evaluate on the same ones")

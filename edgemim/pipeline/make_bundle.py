@@ -34,7 +34,8 @@ class BundleSettings:
 
     Args:
         target: Name of the target.
-        precision: `int8`: the target's float flavours and INT8 candidates; `fp32`: only that.
+        precision: `int8`: the target's float flavours and INT8 candidates; `float`: without the latter; `fp32`: only
+            that.
         quantizer: Name of the quantizer.
         ranges: Name of its range estimator; empty: its own default.
         placements: Names of those to make INT8 flavours of, or to search among; empty: those that can be right for the
@@ -60,7 +61,7 @@ class BundleSettings:
     """
 
     target: str = "x86"
-    precision: Literal["fp32", "int8", "auto"] = "int8"
+    precision: Literal["fp32", "float", "int8", "auto"] = "int8"
     quantizer: str = "ptq"
     ranges: str = ""
     placements: tuple[str, ...] = ()
@@ -83,8 +84,13 @@ class BundleSettings:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"batch must be at least 1; got {self.batch}")
-        if self.precision == "fp32" and (self.ranges or self.placements):
-            raise ConfigError("--precision fp32 quantizes nothing; got --ranges or --placement with it")
+        if not self.quantizes and (self.ranges or self.placements):
+            raise ConfigError(f"--precision {self.precision} quantizes nothing; got --ranges or --placement with it")
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether INT8 candidates are made."""
+        return self.precision not in ("fp32", "float")
 
 
 def make_bundle(
@@ -133,9 +139,11 @@ def make_bundle(
         onnx = export_float(
             checkpoint, images, folder / "float", output=settings.output, flavours=flavours, form=target.form
         )
-        auto = Auto(minutes=settings.minutes, threads=settings.threads)
+        auto = Auto(
+            minutes=settings.minutes, threads=settings.threads, allow_unmeasured=tuple(settings.allow_unmeasured)
+        )
         found: dict[str, Any] | None = None
-        if settings.precision != "fp32":
+        if settings.quantizes:
             batches = calibration_batches(
                 checkpoint, settings.calibration, count=settings.calibration_count, seed=settings.seed, say=say
             )
@@ -225,7 +233,7 @@ def _fit_inputs(onnx: Artifact, settings: BundleSettings, folder: Path) -> Artif
 
 def _quantizer(settings: BundleSettings) -> Any:
     """None if nothing is quantized."""
-    if settings.precision == "fp32":
+    if not settings.quantizes:
         return None
     return choose_quantizer(
         settings.quantizer,

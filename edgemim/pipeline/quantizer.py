@@ -29,6 +29,7 @@ def choose_quantizer(
     from edgemim.quantize.quantizers import QUANTIZERS
     from edgemim.quantize.ranges import RANGES
 
+    name = QUANTIZERS.find(name)
     found = QUANTIZERS.get(name)
     if search and name != "ptq":
         raise ConfigError(
@@ -37,12 +38,9 @@ def choose_quantizer(
         )
     chosen: dict[str, Any] = {}
     if ranges:
-        RANGES.get(ranges)
-        chosen["ranges"] = ranges
+        chosen["ranges"] = RANGES.find(ranges)
     if placements:
-        for placement in placements:
-            PLACEMENTS.get(placement)
-        chosen["placements"] = tuple(dict.fromkeys(placements))
+        chosen["placements"] = tuple(dict.fromkeys(PLACEMENTS.find(placement) for placement in placements))
     taken = {field.name for field in fields(found)}
     for option in chosen:
         if option not in taken:

@@ -105,7 +105,10 @@ class _Search:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
-    seconds_per_candidate: float = 0.0
+    mix_of: dict[str, Mix] = field(default_factory=dict)
+    seconds_per_row: float = 0.0
+    rows_per_mix: float = 1.0
+    float_rows: int = 0
 
     def run(self) -> Found:
         self.started = self.clock()
@@ -133,7 +136,7 @@ class _Search:
         right = [row for row in self.rows if row["passed"]]
         limit = min((float(row["latency"]["p50_ms"]) for row in right), default=float("inf"))
         for name, recipe in self.prepared.recipes.items():
-            own = [row for row in self.rows if row["file"] == f"int8-{name}.onnx" and row["latency"] is not None]
+            own = [row for row in self.rows if self._name_of(row) == f"int8-{name}" and row["latency"] is not None]
             quickest = min((float(row["latency"]["p50_ms"]) for row in own), default=float("inf"))
             if any(row["passed"] for row in own) or not quickest < limit:
                 continue
@@ -142,27 +145,35 @@ class _Search:
 
     def _speed_up(self) -> None:
         """Mixes of the fastest INT8 form inside the budget."""
-        made = {f"{name}.onnx": mix for name, mix in self.made.items()}
-        right = [row for row in self.rows if row["passed"] and row["file"] in made]
+        right = [row for row in self.rows if row["passed"] and self._name_of(row)]
         if not right:
             return
-        mix = made[str(min(right, key=lambda row: float(row["latency"]["p50_ms"]))["file"])]
+        mix = self.made[self._name_of(min(right, key=lambda row: float(row["latency"]["p50_ms"])))]
         units = self.prepared.placed[mix.recipe.placement].units
         self._try(kind_mixes(mix.name, mix.recipe, units), f"{mix.name} with one kind of layer in float")
 
     def _try(self, mixes: Sequence[Mix], what: str) -> None:
         if not mixes:
             return
-        needed = self.seconds_per_candidate * (len(mixes) + 1)
         left = self.minutes * 60 - (self.clock() - self.started)
-        fitting = list(mixes)[: max(0, int(left / max(self.seconds_per_candidate, 1e-9)) - 1)]
-        if needed > left:
+        fitting = list(mixes)[: self._how_many_in(left)]
+        if len(fitting) < len(mixes):
             dropped = len(mixes) - len(fitting)
             self._note(
                 f"{dropped} of {len(mixes)} mixes ({what}) were not tried: the {self.minutes:g} minutes are over"
             )
         if fitting:
             self._round(fitting)
+
+    def _how_many_in(self, seconds: float) -> int:
+        """How many mixes a round of so many seconds has room for, as fast as the last one, floats beside them."""
+        rows = seconds / max(self.seconds_per_row, 1e-9) - self.float_rows
+        return max(0, int(rows / self.rows_per_mix))
+
+    def _name_of(self, row: Row) -> str:
+        """Of the mix that a row was measured with, in whichever of its forms; empty for a float one."""
+        mix = self.mix_of.get(str(row["file"]))
+        return "" if mix is None else mix.name
 
     def _round(self, mixes: Sequence[Mix]) -> Round:
         """Measure mixes, and the float candidates beside them."""
@@ -172,14 +183,17 @@ class _Search:
         known = {(row["name"], row["backend"]) for row in self.rows}
         new = [row for row in done.rows if (row["name"], row["backend"]) not in known]
         self.rows += new
-        self.seconds_per_candidate = done.seconds / max(1, len(done.rows))
+        self.seconds_per_row = done.seconds / max(1, len(done.rows))
+        self.float_rows = sum(not self._name_of(row) for row in done.rows)
+        self.rows_per_mix = max(1.0, (len(done.rows) - self.float_rows) / len(mixes))
         kept = "taken from an earlier call" if done.kept else f"{done.seconds:.0f} s"
         self.say(f"measured {len(new)} candidates ({kept}): {', '.join(_short(row) for row in new)}")
         return done
 
     def _flavours(self, mixes: Sequence[Mix]) -> list[NewFlavour]:
-        target = self.bench.target
-        return [flavour for mix in mixes for flavour in make_flavours(self.source, mix.name, mix.recipe, target)]
+        made = [(mix, make_flavours(self.source, mix.name, mix.recipe, self.bench.target)) for mix in mixes]
+        self.mix_of |= {f"{flavour.name}.onnx": mix for mix, flavours in made for flavour in flavours}
+        return [flavour for _, flavours in made for flavour in flavours]
 
     def _write(self, flavours: Sequence[NewFlavour], out: Path, *, overwrite: bool) -> Artifact:
         return self.quantizer.write(self.source, out, flavours, self.batches, self.prepared, overwrite=overwrite)
@@ -201,9 +215,8 @@ class _Search:
 
     def _result(self, base: Sequence[str]) -> Found:
         front = pareto_front(self.rows)
-        # By file: one flavour is run in several ways, each a row of its own.
-        worth = {*(f"{name}.onnx" for name in base), *(str(row["file"]) for row in front)}
-        mixes = [mix for name, mix in self.made.items() if f"{name}.onnx" in worth]
+        worth = {*base, *map(self._name_of, front)}
+        mixes = [mix for name, mix in self.made.items() if name in worth]
         return Found(
             artifact=self._write(self._flavours(mixes), self.out, overwrite=self.overwrite),
             rows=tuple(self.rows),

@@ -67,6 +67,11 @@ _MODES = {
 MODES = tuple(_MODES)
 
 
+def least_runs(gates: Iterable[str]) -> int:
+    """How many runs the percentiles of these gates need; 0 where none needs any."""
+    return max((_LEAST_BY_GATE.get(name, 0) for name in gates), default=0)
+
+
 def protocol_for(
     mode: str, *, runs: int | None = None, seconds: float | None = None, gates: Iterable[str] = ()
 ) -> LatencyProtocol:
@@ -85,7 +90,7 @@ def protocol_for(
     if mode not in _MODES:
         raise ConfigError(f"unknown mode {mode!r}{did_you_mean(mode, MODES)}")
     found = _MODES[mode]
-    found = replace(found, runs=max([found.runs, *(_LEAST_BY_GATE.get(name, 0) for name in gates)]))
+    found = replace(found, runs=max(found.runs, least_runs(gates)))
     if runs is None and seconds is None:
         return found
     seconds = found.seconds if seconds is None else seconds

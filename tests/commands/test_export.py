@@ -71,7 +71,7 @@ def test_placement_and_ranges_are_what_was_asked_for(cli: Any, story: SimpleName
     typo = cli("export", story.classifier, *arguments, "--ranges", "entropi")
     assert typo.code == 2
     assert "unknown range estimator 'entropi'; did you mean 'entropy'" in typo.err
-    done = cli("export", story.classifier, *arguments, "--placement", "linear", "--ranges", "entropy", "--json")
+    done = cli("export", story.classifier, *arguments, "--placement", "Linear", "--ranges", "ENTROPY", "--json")
     assert done.code == 0, done.err
     assert {c["file"] for c in done.json["candidates"]} == {"fp32.onnx", "int8-linear.onnx"}
 

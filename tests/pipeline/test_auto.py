@@ -88,6 +88,27 @@ def test_a_search_keeps_to_the_placements_that_it_was_given(
     assert {r["settings"]["ranges"] for r in artifact.provenance if r["stage"] == "quantize"} == {"max"}
 
 
+@pytest.mark.parametrize(
+    "limits", [{"p99_ms": 1e6, "energy_mj": 1e9}, pytest.param({"peak_mb": 1e6}, marks=pytest.mark.slow)]
+)
+def test_every_gate_is_measured_and_what_may_be_missing_is_allowed_to(
+    classifier: Path, classes: Path, tmp_path: Path, quick: object, limits: dict[str, float]
+) -> None:
+    _auto(
+        classifier,
+        classes,
+        tmp_path / "bundle",
+        max_drop=1.0,
+        placements=("linear",),
+        gates=limits,
+        allow_unmeasured=("energy_mj",),
+    )
+    choice = load_artifact(tmp_path / "bundle", "bundle").content["choice"]
+    assert choice["budget"] == {**limits, "top1.max_drop": 1.0}
+    assert choice["chosen"] is not None
+    assert all(row["within_budget"] for row in choice["candidates"])
+
+
 @pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(
     classifier: Path, classes: Path, tmp_path: Path, quick: object, monkeypatch: pytest.MonkeyPatch

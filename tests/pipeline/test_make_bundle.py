@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import zipfile
@@ -17,10 +18,13 @@ from edgemim.config import build
 from edgemim.data.images import Images
 from edgemim.data.open import open_splits
 from edgemim.errors import ConfigError, DataError, OutputError
+from edgemim.models.build import build_backbone
+from edgemim.models.checkpoint import load_checkpoint, save_checkpoint
 from edgemim.pipeline.make_bundle import BundleSettings, make_bundle
 from edgemim.preprocess import read_image
 from edgemim.runtime.bundle import load_bundle
 from edgemim.runtime.check import check_bundle
+from edgemim.runtime.nvidia import host_check
 
 SEED = 5  # of the classifier's run
 
@@ -177,6 +181,24 @@ def test_float_leaves_the_graphs_as_they_were(classifier: Path, tmp_path: Path) 
     assert [r["stage"] for r in artifact.provenance] == ["finetune", "export", "bundle"]
 
 
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("x86", ["fp32", "bf16"]),
+        ("jetson-thor", ["fp32", "fp16"]),
+        ("jetson-orin-nano", ["fp32", "fp16-opset17", "fp16"]),
+    ],
+)
+def test_float_candidates_come_without_a_quantizer(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, names: list[str]
+) -> None:
+    monkeypatch.setattr(host_check, "installed", lambda: ())  # whose builds are not asked about here
+    artifact = bundle(classifier, tmp_path / "bundle", target=target, precision="float", evaluation="none")
+    assert [c["name"] for c in artifact.content["candidates"]] == names
+    assert [r["stage"] for r in artifact.provenance] == ["finetune", "export", "pixels", "bundle"]
+    assert artifact.content["calibration"] is None
+
+
 @pytest.mark.slow
 def test_int8_in_batches_passes_the_check_of_its_golden_images(classifier: Path, tmp_path: Path) -> None:
     artifact = bundle(classifier, tmp_path / "bundle", batch=3, output="tokens")
@@ -222,6 +244,36 @@ def test_unlabelled_images_are_carried_for_agreement(classifier: Path, classes: 
     assert artifact.content["evaluation"]["labelled"] is False
 
 
+def _converted(backbone: Path, out: Path, num_classes: int, provenance: tuple[dict[str, Any], ...] = ()) -> Path:
+    """The backbone's architecture with a head whose classes have no names, as from a public file."""
+    info = dataclasses.replace(load_checkpoint(backbone).info, num_classes=num_classes)
+    model = build_backbone(info.architecture, info.model_args, num_classes=num_classes)
+    save_checkpoint(out, model, info, provenance=provenance)
+    return out
+
+
+def test_classes_by_name_are_not_taken_for_the_first_of_many_without_names(
+    backbone: Path, classes: Path, tmp_path: Path
+) -> None:
+    settings = {"precision": "fp32", "calibration": str(classes), "evaluation": str(classes)}
+    with pytest.raises(DataError, match="has 2 classes by name, the checkpoint 5 without names: nobody knows which"):
+        bundle(_converted(backbone, tmp_path / "five", 5), tmp_path / "bundle", **settings)
+    assert not (tmp_path / "bundle").exists()
+    made = bundle(_converted(backbone, tmp_path / "two", 2), tmp_path / "bundle", **settings)
+    assert made.content["evaluation"]["labelled"] is True
+
+
+def test_a_checkpoint_of_a_stream_takes_the_images_that_it_is_given(
+    backbone: Path, classes: Path, tmp_path: Path
+) -> None:
+    record = {"stage": "pretrain", "data": {"spec": "stream:/shards"}, "settings": {"seed": 0}}
+    checkpoint = _converted(backbone, tmp_path / "streamed", 0, (record,))
+    with pytest.raises(ConfigError, match="was trained on stream:/shards, which only pretrain and distill read; give"):
+        bundle(checkpoint, tmp_path / "bundle")
+    made = bundle(checkpoint, tmp_path / "bundle", precision="fp32", calibration=str(classes))
+    assert made.content["evaluation"] is None
+
+
 def test_without_data_there_is_nothing_to_calibrate_on(backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not say what it was trained on; give some with --calibration"):
         bundle(backbone, tmp_path / "bundle")
@@ -256,7 +308,8 @@ def test_images_of_other_classes_are_refused(
         ({"quantizer": "nncf", "placements": ["linear"]}, "quantizer 'nncf' chooses its placements itself"),
         ({"quantizer": "nncf", "precision": "auto"}, "searches among edgemim's own placements; got quantizer 'nncf'"),
         ({"ranges": "max", "precision": "fp32"}, "--precision fp32 quantizes nothing"),
-        ({"precision": "int4"}, "'precision' must be one of 'fp32', 'int8', 'auto'; got 'int4'"),
+        ({"placements": ["linear"], "precision": "float"}, "--precision float quantizes nothing"),
+        ({"precision": "int4"}, "'precision' must be one of 'fp32', 'float', 'int8', 'auto'; got 'int4'"),
         ({"input": "bgr"}, "'input' must be one of 'pixels', 'float'; got 'bgr'"),
         ({"output": "all"}, "'output' must be one of 'head', 'tokens'; got 'all'"),
         ({"batch": 0}, "batch must be at least 1; got 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgemim.errors import ConfigError
-from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol, protocol_for
+from edgemim.runtime.latency.protocol import LEAST_RUNS, LatencyProtocol, least_runs, protocol_for
 
 
 @pytest.mark.parametrize(("mode", "runs", "seconds"), [("quick", 256, 5), ("standard", 1024, 60), ("mlperf", 64, 600)])
@@ -23,6 +23,8 @@ def test_every_mode_warms_up_and_takes_turns_of_seconds(mode: str, warmup_s: flo
 
 
 def test_a_gate_on_a_tail_raises_the_runs_that_it_needs() -> None:
+    assert least_runs([]) == least_runs(["size_mb", "p50_ms"]) == 0
+    assert least_runs(["p90_ms", "p99_ms", "size_mb"]) == LEAST_RUNS[99]
     assert protocol_for("quick", gates=["p99_ms", "size_mb"]).runs == LEAST_RUNS[99]
     assert protocol_for("quick", gates=["p90_estimate_ms", "p50_ms"]).runs == 256
     assert protocol_for("standard", gates=["p99_ms"]).runs == 1024
