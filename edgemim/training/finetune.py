@@ -112,7 +112,7 @@ def _finetune(
         cutmix=settings.head.cutmix,
     )
     if resume and accept_changes:
-        check_state(out, task, settings, team)
+        check_state(out, task, settings, len(train), team)
     with run_folder(
         out,
         settings,

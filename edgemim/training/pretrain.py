@@ -106,7 +106,7 @@ def _pretrain(
     check_batch(settings, len(train))
     check_groups(method, settings, team)
     if resume and accept_changes:
-        check_state(out, method, settings, team)
+        check_state(out, method, settings, len(train), team)
     if method.experimental and team.first:
         say(f"{method.name()} is experimental: {method.experimental}")
     images = AugmentedImages(

@@ -158,6 +158,24 @@ def test_changes_that_are_accepted_are_said_and_recorded(cli: Any, tmp_path: Pat
     assert "training.steps was 6, is 8" in shown.out
 
 
+def test_a_run_cannot_end_before_the_step_that_it_has_come_to(cli: Any, tmp_path: Path, command: list[str]) -> None:
+    run = tmp_path / "run"
+    kept = ("--set", "training.save_every=4", "--out", run)
+    assert cli(*command, *kept).code == 0
+    before = weights(run)
+    shorter = (*command, "--steps", "4", *kept, "--resume", "--accept-changes", "--json")
+    done = cli(*shorter)
+    assert (done.code, done.out) == (2, "")
+    assert f"the newest state in {run} is of step 6, and the run would end at 4; give more --steps" in done.err
+    assert weights(run) == before
+    # As the message says.
+    for state in [*run.rglob("step-000000006*")]:
+        state.unlink()
+    back = cli(*shorter)
+    assert (back.code, back.json["steps"]) == (0, 4), back.err
+    assert weights(run) != before
+
+
 def test_a_damaged_newest_state_is_named_and_the_one_before_is_used(
     cli: Any, stopped: SimpleNamespace, command: list[str], whole: str, tmp_path: Path
 ) -> None:

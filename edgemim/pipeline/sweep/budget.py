@@ -10,12 +10,12 @@ from edgemim.pipeline.sweep.combinations import Combination
 
 @dataclass(kw_only=True)
 class Experience:
-    """Seconds of the combinations that are done, by their cost."""
+    """Seconds of the combinations that were measured, by their cost."""
 
     known: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, cost: float, seconds: float) -> None:
-        """One that is done; it failed or not."""
+        """One that was measured; of one that failed, the seconds say nothing about the others."""
         self.known.append((cost, seconds))
 
     def estimate(self, cost: float) -> float | None:

@@ -19,7 +19,7 @@ _LATENCY = ("n", "p50_ms", "p90_ms", "p99_ms", "mean_ms", "max_ms", "cv", "stabl
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one combination came to: its entries, what its report warns of, and the seconds it took."""
+    """What one combination came to: its entries, what its report warns of, and the seconds of all calls for it."""
 
     entries: list[Entry]
     caveats: list[str]

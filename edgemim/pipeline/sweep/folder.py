@@ -3,6 +3,7 @@
 last/settings.json           what decides the result; another call must ask for the same
 work/MODEL-SIZE/bundle       until it is clear that no finalist is in it
 work/MODEL-SIZE/report       of its measurement
+work/MODEL-SIZE/seconds      that the calls for it have taken so far
 work/MODEL-SIZE/result.json  its entries; written last: a combination that has it is never measured again
 work/engines                 compiled engines, until the end
 """

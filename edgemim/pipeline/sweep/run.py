@@ -11,7 +11,7 @@ from typing import Any
 from edgemim.errors import ConfigError, DeviceError, EdgemimError
 from edgemim.pipeline.host_check import require_builder
 from edgemim.pipeline.sweep.budget import Experience, in_words
-from edgemim.pipeline.sweep.combination import run_combination
+from edgemim.pipeline.sweep.combination import run_combination, seconds_of
 from edgemim.pipeline.sweep.combinations import RANDOM, Combination, list_combinations
 from edgemim.pipeline.sweep.entries import Entry, Result, failed, label, latency_of, p50
 from edgemim.pipeline.sweep.folder import SweepFolder, check_same, identity, is_finished, refuse_early, sweep_folder
@@ -149,7 +149,8 @@ class _Sweep:
 
     def _note(self, combination: Combination, result: Result) -> None:
         self.results[combination.key] = result
-        self.experience.add(combination.cost, result.seconds)
+        if any(entry["latency"] is not None for entry in result.entries):
+            self.experience.add(combination.cost, result.seconds)
         if self.progress is not None:
             self.progress(len(self.results), len(self.combinations))
 
@@ -164,7 +165,7 @@ class _Sweep:
         number = f"[{len(self.results) + 1}/{len(self.combinations)}]"
         self.say(f"{number} {combination.name}{f'; {left}' if left else ''}")
         with self.folder.attempt(combination) as may:
-            result = self._measure(combination) if may else _killed(combination)
+            result = self._measure(combination) if may else self._killed(combination)
             self.folder.keep(combination, result)
         self._note(combination, result)
         self.say(f"{number} {combination.name}: {_short(result.entries)} ({result.seconds:.0f} s)")
@@ -179,12 +180,26 @@ class _Sweep:
         folder = self.folder.of(combination)
         return run_combination(combination, self.settings, folder, machine=self.machine, say=say, clock=self.clock)
 
+    def _killed(self, combination: Combination) -> Result:
+        reason = (
+            "the process was killed each time it was tried, perhaps since the memory is too small; "
+            f"to try it once more, remove the folder work/{combination.key}"
+        )
+        seconds = seconds_of(self.folder.of(combination))
+        return Result(entries=[failed(combination, reason)], caveats=[], seconds=seconds)
+
     def _fits(self, estimate: float | None) -> bool:
-        """Whether a combination, and the final after it, would end within the minutes; the first always does."""
-        if self.settings.minutes is None or estimate is None:
+        """Whether a combination, and the final after it, would end within the minutes; the first always does.
+
+        Where all failed so far, nobody knows: the next is begun while there are minutes left.
+        """
+        if self.settings.minutes is None or not self.results:
             return True
+        passed = self.clock() - self.started
+        if estimate is None:
+            return passed <= self.settings.minutes * 60
         final = (len(finalists(self._entries(), self.settings.max_ms)) + 1) * self.settings.protocol.seconds
-        return self.clock() - self.started + estimate + final <= self.settings.minutes * 60
+        return passed + estimate + final <= self.settings.minutes * 60
 
     def _entries(self) -> list[Entry]:
         """Of all combinations that are done, in their order."""
@@ -235,14 +250,6 @@ class _Sweep:
             candidate=entry["candidate"],
             backend=entry["backend"],
         )
-
-
-def _killed(combination: Combination) -> Result:
-    reason = (
-        "the process was killed each time it was tried, perhaps since the memory is too small; "
-        f"to try it once more, remove the folder work/{combination.key}"
-    )
-    return Result(entries=[failed(combination, reason)], caveats=[], seconds=0.0)
 
 
 def _short(entries: Sequence[Entry]) -> str:

@@ -20,7 +20,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from edgemim.errors import ConfigError, DataError
+from edgemim.errors import ConfigError, DataError, TrainingError
 from edgemim.methods._base import Method
 from edgemim.models.sharding import shard
 from edgemim.models.teachers import Teacher
@@ -42,7 +42,7 @@ from edgemim.training.loop.unused import unused_parameters
 from edgemim.training.saving.fitting import refuse_misfit
 from edgemim.training.saving.retention import Retention
 from edgemim.training.saving.save import SaveState
-from edgemim.training.saving.state import VerifiedCheckpointIO, newest_state
+from edgemim.training.saving.state import BEST, KEPT, LAST, VerifiedCheckpointIO, newest_state
 from edgemim.training.settings.run import RunSettings
 from edgemim.training.shown.progress import ProgressCallback
 from edgemim.training.shown.say import say
@@ -235,17 +235,26 @@ def check_batch(settings: RunSettings, images: int) -> None:
         )
 
 
-def check_state(run: Path, method: torch.nn.Module, settings: RunSettings, team: Team = ALONE) -> None:
+def check_state(run: Path, method: torch.nn.Module, settings: RunSettings, images: int, team: Team = ALONE) -> None:
     """Refuse to go on with other settings where the state of a run does not fit them, before its folder is touched.
+
+    Args:
+        images: That it trains on.
 
     Raises:
         TrainingError: Says what does not fit.
     """
+    steps = settings.training.total_steps(images)
 
     def look() -> None:
         found = newest_state(run)
         if found is None:
             return
+        if found[1] > steps:
+            raise TrainingError(
+                f"the newest state in {run} is of step {found[1]}, and the run would end at {steps}; give more --steps "
+                f"or --epochs, or, to go back, move the later states out of {LAST}/, {KEPT}/ and {BEST}/"
+            )
         saved = VerifiedCheckpointIO().load_checkpoint(found[0])
         refuse_misfit(saved, method, settings.training)
         if settings.training.ema:

@@ -51,10 +51,11 @@ def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fake") / "bundle"
     with create_artifact(out, "bundle") as draft:
         draft.path("fp32.onnx").write_bytes(b"no graph")
+        file = {"file": "fp32.onnx", "opset": 17, "size_bytes": 8}
         draft.content["candidates"] = [
-            {"name": "fp32", "precision": "fp32", "needs": None},
-            {"name": "int8-linear", "precision": "int8", "needs": None},
-            {"name": "int8-linear-bf16", "precision": "int8", "needs": "bf16"},
+            {"name": "fp32", "precision": "fp32", "needs": None, **file},
+            {"name": "int8-linear", "precision": "int8", "needs": None, **file},
+            {"name": "int8-linear-bf16", "precision": "int8", "needs": "bf16", **file},
         ]
     return out
 

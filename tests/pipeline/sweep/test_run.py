@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -320,6 +321,72 @@ def test_the_first_combination_is_begun_whatever_the_minutes(machine: Any, sweep
     assert not any((tmp_path / "sweep" / "work" / key / "bundle").exists() for key in KEYS)
 
 
+def test_a_size_that_is_refused_at_once_does_not_make_the_next_one_look_quick(
+    machine: Any, sweep: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_size(monkeypatch, 64)
+    fake = machine(TIMES, seconds=20.0)
+    report = sweep(fake, minutes=2.0)
+    # Nine times 32 x 32, 180 s; like 64 x 64, which was refused after no time at all, it would fit.
+    assert [(e["input"], e["estimated_s"]) for e in report["left_out"]] == [([96, 96], 180.0)]
+    assert fake.measured == Counter(KEYS[:1])
+
+
+def refuse_size(patch: pytest.MonkeyPatch, side: int) -> None:
+    """As a model does that cannot take such images."""
+
+    def weights(combination: Any, folder: Path) -> Path:
+        if combination.size == (side, side):
+            raise ConfigError(f"it does not run on images of {side}x{side}")
+        return folder
+
+    patch.setattr("edgemim.pipeline.sweep.combination.weights_of", weights)
+
+
+@pytest.mark.parametrize(("seconds", "begun"), [(20.0, 3), (25.0, 2), (100.0, 1)])
+def test_while_nothing_could_be_measured_the_next_is_begun_as_long_as_there_are_minutes(
+    machine: Any, sweep: Any, seconds: float, begun: int
+) -> None:
+    fake = machine(TIMES, seconds=seconds, fail=dict.fromkeys(KEYS, DeviceError("no luck")))
+    with pytest.raises(EdgemimError, match="nothing could be measured"):
+        sweep(fake, minutes=0.75)  # 45 s
+    assert fake.measured == Counter(KEYS[:begun])
+
+
+def test_seconds_of_a_call_that_was_stopped_count(machine: Any, sweep: Any, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(machine(TIMES, seconds=300.0, fail={KEYS[0]: KeyboardInterrupt()}))
+    report = sweep(machine(TIMES, seconds=5.0), minutes=10.0, resume=True)
+    # 305 s for 32 x 32, of which the last call took 5 s: four and nine times that.
+    assert [(e["input"], e["estimated_s"]) for e in report["left_out"]] == [([64, 64], 1220.0), ([96, 96], 2745.0)]
+
+
+def test_seconds_of_the_export_survive_a_kill(
+    machine: Any, sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, killed = tmp_path / "sweep", tmp_path / "killed"
+    fake = machine(TIMES, fail={KEYS[0]: KeyboardInterrupt()})
+    export, measure = run_module.run_combination.__globals__["make_bundle"], fake.measure
+
+    def slow_export(*args: Any, **kwargs: Any) -> None:
+        fake.now += 300.0
+        export(*args, **kwargs)
+
+    def keep_what_a_kill_leaves(*args: Any) -> Any:
+        shutil.copytree(out, killed)
+        return measure(*args)
+
+    fake.measure = keep_what_a_kill_leaves
+    monkeypatch.setattr("edgemim.pipeline.sweep.combination.make_bundle", slow_export)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(fake)
+    shutil.rmtree(out)
+    killed.rename(out)
+    sweep(machine(TIMES, seconds=5.0), resume=True)
+    result = json.loads((out / "work" / KEYS[0] / "result.json").read_text())
+    assert result["seconds"] == 305.0  # the measurement that was killed leaves no time: it is made once more
+
+
 def test_a_combination_that_kills_the_process_each_time_is_not_tried_for_ever(
     machine: Any, sweep: Any, tmp_path: Path
 ) -> None:
@@ -332,6 +399,8 @@ def test_a_combination_that_kills_the_process_each_time_is_not_tried_for_ever(
     report = sweep(machine(TIMES), resume=True)
     assert "was killed each time it was tried" in report["entries"][2]["error"]
     assert f"remove the folder work/{KEYS[2]}" in report["entries"][2]["error"]
+    # Of the call that was stopped: this one did not try it.
+    assert json.loads(attempts.with_name("result.json").read_text())["seconds"] == 10.0
 
 
 def test_a_damaged_bundle_is_written_again(
