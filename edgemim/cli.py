@@ -18,6 +18,7 @@ from typing import Any
 import typer
 
 from edgemim import __version__
+from edgemim.commands._output import give_up, remark
 from edgemim.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, EdgemimError, EndedElsewhere
 
 _COMMANDS = (
@@ -89,22 +90,23 @@ def report(error: BaseException) -> int:
         The exit code.
     """
     if isinstance(error, BrokenPipeError):
-        # The reader of stdout has gone (`edgemim ... | head`): nobody is left to tell.
-        _give_up_stdout()
+        # The reader has gone in the middle of something else than a result: nobody is left to tell.
+        give_up(sys.stdout)
+        give_up(sys.stderr)
         return EXIT_OK
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write(f"edgemim: {_one_line(error) or 'interrupted'}\n")
+        remark(f"edgemim: {_one_line(error) or 'interrupted'}")
         return EXIT_INTERRUPTED
     if isinstance(error, EdgemimError):
         if not isinstance(error, EndedElsewhere):
-            sys.stderr.write(f"edgemim: {_one_line(error)}\n")
+            remark(f"edgemim: {_one_line(error)}")
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _REFUSALS:
-        sys.stderr.write(f"edgemim: {error.filename or 'a write'}: {_REFUSALS[error.errno]}\n")
-        _give_up_stdout()
+        remark(f"edgemim: {error.filename or 'a write'}: {_REFUSALS[error.errno]}")
+        give_up(sys.stdout)
         return EXIT_USER
-    traceback.print_exception(error)
-    sys.stderr.write("edgemim: this is a bug in edgemim; please report it with the lines above\n")
+    remark("".join(traceback.format_exception(error)).rstrip())
+    remark("edgemim: this is a bug in edgemim; please report it with the lines above")
     return EXIT_BUG
 
 
@@ -124,14 +126,6 @@ def _root(
     if version:
         typer.echo(f"edgemim {__version__}")
         raise typer.Exit
-
-
-def _give_up_stdout() -> None:
-    """Let what stdout does not take go nowhere, or Python would complain of it when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(_tell_failure(error, lines)) from error
         if lines is None:
             shown = json.dumps(report, indent=2) if options.json else (options.out / "report.md").read_text("utf-8")
-            sys.stdout.write(f"{shown.rstrip()}\n")
-            sys.stderr.write(f"{report['verdict']}\n")
+            _show(sys.stdout, shown.rstrip())
+            _show(sys.stderr, report["verdict"])
         return exit_code(report)
 
 
@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace, lines: IO[str] | None) -> dict[str, Any]:
-    options.out = options.out or options.bundle.with_name(f"{options.bundle.name}-report")
+    place = Path(os.path.abspath(options.bundle))
+    bundle = options.bundle if options.bundle.name not in ("", "..") else place  # `.` by its name
+    options.out = Path(os.path.abspath(options.out or place.parent / f"{place.name}-report"))
     told = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -90,7 +92,7 @@ def _check(options: argparse.Namespace, lines: IO[str] | None) -> dict[str, Any]
             told = now
 
     return check_bundle(
-        options.bundle,
+        bundle,
         options.out,
         gates=parse_gates(options.gate),
         allow_unmeasured=options.allow_unmeasured,
@@ -140,6 +142,17 @@ def _lines() -> Iterator[IO[str]]:
         sys.stdout.flush()
         os.dup2(descriptor, 1)
         os.close(descriptor)
+
+
+def _show(stream: IO[str], text: str) -> None:
+    """A line, flushed; a reader that has gone changes neither the exit code nor what Python says when it ends."""
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _print(lines: IO[str], message: dict[str, Any]) -> None:

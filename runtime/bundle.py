@@ -6,6 +6,7 @@ before a byte is parsed. A bundle never changes: engines go to the cache, report
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -160,6 +161,7 @@ def write_bundle(
         raise ArtifactError(f"{onnx.path} is a {onnx.kind}; a bundle is made from an onnx artifact")
     limits, allowed = check_limits(gates or {}), check_names(allow_unmeasured)
     candidates = make_candidates(onnx, target)
+    out = Path(os.path.abspath(out))  # what `.` is, is replaced
     with create_artifact(out, "bundle", overwrite=overwrite) as draft:
         flavours = shipped_flavours(onnx, target)
         left = {f["file"] for f in onnx.content["flavours"]} - {f["file"] for f in flavours}

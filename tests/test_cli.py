@@ -232,6 +232,53 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         os.close(write)
 
 
+MISSED = """
+import os, sys
+from edgemim import cli
+from edgemim.runtime import check
+
+def miss(bundle, out, **_):
+    os.makedirs(out)
+    (out / "report.md").write_text("# nothing ships\\n" * {lines})
+    return {{"verdict": "nothing ships", "passed": False, "reasons": ["too slow"] * {lines}}}
+
+check.check_bundle = miss
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_missed_gate_keeps_its_exit_code_without_a_reader(
+    tmp_path: Path, lines: int, both: bool, options: list[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    arguments = ["check", str(tmp_path / "bundle"), "--no-page", *options]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", MISSED.format(lines=lines), *arguments],
+            stdout=write,
+            stderr=write if both else subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, None if both else "nothing ships\n")
+
+
+def test_an_error_keeps_its_exit_code_without_a_reader() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "edgemim", "inspect", "no-such-folder"]
+    try:
+        assert subprocess.run(command, stdout=write, stderr=write, check=False).returncode == 2
+    finally:
+        os.close(write)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_under_stdout_is_one_line() -> None:
     with open("/dev/full", "wb") as full:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgemim.artifact import Artifact
-from edgemim.commands._output import progress_bar, remark
+from edgemim.commands._output import progress_bar, remark, show
 from edgemim.errors import MissingDependencyError
 
 # One mark per this many dB, so that a healthy INT8 block has ten.
@@ -38,7 +37,7 @@ def climb_ladder(artifact: Artifact, *, against: Path | None, every_module: bool
 def tell_ladder(ladder: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the ladder as text, unless the result is printed as JSON; then what to look at first, on stderr."""
     if not as_json:
-        sys.stdout.write("".join(f"{line}\n" for line in _lines(ladder)))
+        show("\n".join(_lines(ladder)))
     remark(ladder["worst"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgemim.commands._boards import board_bars
-from edgemim.commands._output import emit, remark
+from edgemim.commands._output import emit, remark, show
 from edgemim.errors import EXIT_OK, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tell(report: dict[str, Any], folder: Path, *, as_json: bool, page: bool = Tr
     if as_json:
         emit({**report, "report": str(folder)}, as_json=True)
     else:
-        typer.echo((folder / "report.md").read_text("utf-8"))
+        show((folder / "report.md").read_text("utf-8"))
     remark(report["verdict"])
     if page:
         write_page(folder)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgemim.commands._inputs import named_out
+
 Data = Annotated[
     str | None,
     typer.Option(
@@ -45,7 +47,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Of every random number
 Init = Annotated[
     Path | None, typer.Option("--init", help="Checkpoint whose weights to start from.", metavar="CHECKPOINT")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR", callback=named_out)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the state saved in --out, if there is one.")]
 AcceptChanges = Annotated[
     bool,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -14,17 +15,30 @@ def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
     if not result:
         return
     if as_json:
-        json.dump(result, sys.stdout, indent=2, default=str)
-        sys.stdout.write("\n")
+        show(json.dumps(result, indent=2, default=str))
         return
     width = max((len(name) for name in result), default=0)
-    for name, value in result.items():
-        sys.stdout.write(f"{name:<{width}}  {_plain(value)}\n")
+    show("\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in result.items()))
+
+
+def show(text: str) -> None:
+    """Lines of a result, on stdout; a reader that has gone (`edgemim ... | head`) does not end the command."""
+    _write(sys.stdout, text)
 
 
 def remark(text: str) -> None:
-    """One line for a person, on stderr."""
-    sys.stderr.write(f"{text}\n")
+    """One line for a person, on stderr; without a reader, as `show`."""
+    _write(sys.stderr, text)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what a stream does not take go nowhere, or Python would complain of it when it ends, and change the code."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def remark_default_data(values: Mapping[str, Any]) -> None:
@@ -45,6 +59,15 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Flushed at once: a reader that has gone must not show only when Python ends."""
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:
+        give_up(stream)
 
 
 def _plain(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemim.commands import _options as o
-from edgemim.commands._inputs import keep
+from edgemim.commands._inputs import beside, keep, named, named_out
 from edgemim.commands._measuring import measure_on_boards, names, tell
 from edgemim.commands._output import progress_bar
 from edgemim.errors import ConfigError
@@ -17,7 +17,8 @@ from edgemim.errors import ConfigError
 def bench(
     bundles: Annotated[list[Path], typer.Argument(help="Bundle folders; several are measured in turns.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the report; by default BUNDLE-bench.", metavar="DIR")
+        Path | None,
+        typer.Option("--out", help="Folder of the report; by default BUNDLE-bench.", metavar="DIR", callback=named_out),
     ] = None,
     backend: o.OnlyBackend = None,
     candidate: o.OnlyCandidate = None,
@@ -38,7 +39,8 @@ def bench(
     from edgemim.runtime.bench import bench_bundles
     from edgemim.runtime.settings import CheckSettings
 
-    folder = out or bundles[0].with_name(f"{bundles[0].name}-bench")
+    bundles = [named(bundle) for bundle in bundles]
+    folder = out or beside(bundles[0], "bench")
     for bundle in bundles:
         keep(folder, bundle)
     settings = CheckSettings(

@@ -9,14 +9,16 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._gates import read_gates
-from edgemim.commands._inputs import keep
+from edgemim.commands._inputs import beside, keep, named, named_out
 from edgemim.commands._measuring import measure_on_boards, names, tell
 from edgemim.commands._output import progress_bar
 
 
 def check(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report.", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the report.", metavar="DIR", callback=named_out)
+    ] = None,
     gate: o.Gate = None,
     gates: o.Gates = None,
     allow_unmeasured: o.AllowUnmeasured = None,
@@ -41,7 +43,8 @@ def check(
     from edgemim.runtime.check import check_bundle
     from edgemim.runtime.settings import CheckSettings
 
-    folder = out or bundle.with_name(f"{bundle.name}-report")
+    bundle = named(bundle)
+    folder = out or beside(bundle, "report")
     keep(folder, bundle)
     limits, allowed = read_gates(gates, gate, allow_unmeasured)
     settings = CheckSettings(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgemim.commands import _options as o
-from edgemim.commands._inputs import keep
+from edgemim.commands._inputs import beside, keep, named_out
 from edgemim.commands._measuring import tell
 from edgemim.commands._output import progress_bar
 
@@ -23,7 +24,8 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the report; by default A-compare.", metavar="DIR")
+        Path | None,
+        typer.Option("--out", help="Folder of the report; by default A-compare.", metavar="DIR", callback=named_out),
     ] = None,
     threads: o.Threads = None,
     mode: o.Mode = "quick",
@@ -46,7 +48,7 @@ def compare(
     from edgemim.runtime.compare.entries import folder_of
 
     folders = [folder_of(entry) for entry in entries]
-    folder = out or folders[0].absolute().with_name(f"{folders[0].absolute().name}-compare")
+    folder = out or beside(Path(os.path.abspath(folders[0])), "compare")
     keep(folder, *folders)
     with progress_bar(f"compare {len(entries)}") as progress:
         report = compare_entries(

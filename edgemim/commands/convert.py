@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from edgemim.commands import _options as o
-from edgemim.commands._inputs import keep
+from edgemim.commands._inputs import keep, named_out
 from edgemim.commands._output import emit
 
 
 def convert(
     file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file; with --to one of our checkpoints.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; with --to a .pth or .safetensors file.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder to write; with --to a .pth or .safetensors file.", callback=named_out),
+    ],
     from_: Annotated[
         str | None,
         typer.Option("--from", help="Whose names the tensors have (edgemim list layouts).", metavar="LAYOUT"),

@@ -10,16 +10,14 @@ import typer
 from edgemim.commands import _options as o
 from edgemim.commands._inputs import keep
 from edgemim.commands._measuring import write_page
-from edgemim.commands._output import emit, remark
+from edgemim.commands._output import emit, remark, show
 from edgemim.errors import EXIT_GATE_MISSED
 
 
 def quickstart(
     data: o.Data = None,
     minutes: Annotated[float, typer.Option("--minutes", help="About how long it may take.", min=1.0)] = 1.6,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.", metavar="DIR")] = Path(
-        "runs/quickstart"
-    ),
+    out: o.Out = Path("runs/quickstart"),
     seed: o.Seed = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
@@ -36,7 +34,7 @@ def quickstart(
     if json:
         emit(result, as_json=True)
     else:
-        typer.echo(quickstart_table(result))
+        show(quickstart_table(result))
     remark(f"{result['verdict']}\nbundle {result['bundle']}, report {result['report']}/report.md")
     write_page(Path(result["report"]))
     if not result["passed"]:

@@ -10,7 +10,7 @@ import typer
 
 from edgemim.commands import _options as o
 from edgemim.commands._ladder import climb_ladder
-from edgemim.commands._output import emit
+from edgemim.commands._output import emit, show
 from edgemim.errors import EdgemimError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def report(
     need_drawing()
     ladder, why_not = _ladder(folder, parity)
     page = write_html(folder, parity=ladder, sensitivity=sensitivity, why_no_parity=why_not)
-    emit({"page": str(page)}, as_json=True) if json else typer.echo(page)
+    emit({"page": str(page)}, as_json=True) if json else show(str(page))
 
 
 def _ladder(folder: Path, parity: Path | None) -> tuple[Mapping[str, Any] | None, str]:

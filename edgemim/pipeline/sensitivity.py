@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -74,6 +75,7 @@ def find_sensitivity(
     from edgemim.quantize.sensitivity import measure_sensitivity
 
     refuse_existing(out, overwrite=overwrite)
+    out = Path(os.path.abspath(out))  # what `.` is, is replaced
     target = TARGETS.get(settings.target)
     checkpoint = load_checkpoint(checkpoint_path)
     batches = calibration_batches(

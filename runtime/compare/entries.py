@@ -8,6 +8,7 @@ REPORT                         what a check chose, of the bundle that it was abo
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,9 +93,11 @@ def _labels(choices: Sequence[Choice]) -> list[str]:
     pairs = [f"{c.pair.candidate.name} on {c.pair.backend.name}" for c in choices]
     folders = [c.bundle.artifact.path for c in choices]
     if len(set(folders)) > 1:
-        names = [folder.name for folder in folders]
+        names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
         alike = len(set(names)) < len(set(folders))
-        pairs = [f"{folder if alike else folder.name}: {pair}" for folder, pair in zip(folders, pairs, strict=True)]
+        pairs = [
+            f"{folder if alike else name}: {pair}" for folder, name, pair in zip(folders, names, pairs, strict=True)
+        ]
     counts, seen, labels = Counter(pairs), Counter[str](), []
     for pair in pairs:
         seen[pair] += 1

@@ -300,7 +300,7 @@ CASES: dict[str, tuple[Callable[[World], list[object]], tuple[str, ...]]] = {
         ("foreign is not an edgemim artifact", "no manifest.json"),
     ),
     "an unknown target": (lambda w: export(w, "--target", "x87"), ("unknown target 'x87'", "did you mean 'x86'?")),
-    "an unknown precision": (lambda w: export(w, "--precision", "int4"), ("'fp32', 'int8'", "got 'int4'")),
+    "an unknown precision": (lambda w: export(w, "--precision", "int4"), ("'fp32', 'float', 'int8'", "got 'int4'")),
     "an unknown gate": (
         lambda w: export(w, "--gate", "p98_ms=1"),
         ("unknown gate 'p98_ms'", "did you mean 'p99_ms'?"),

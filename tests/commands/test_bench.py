@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,3 +36,15 @@ def test_boards_are_given_one_bundle_at_a_time(cli: Any, tmp_path: Any) -> None:
     done = cli("bench", tmp_path / "a", tmp_path / "b", "--device", "ssh://nano")
     assert (done.code, done.out) == (2, "")
     assert "with --device one bundle is measured at a time; got 2" in done.err
+
+
+def test_a_bench_of_the_folder_that_one_is_in_lies_beside_it(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(story.bundle, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check]
+    done = cli("bench", ".", *one, "--json")
+    assert done.code == 0, done.err
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle-bench"]
+    assert done.json["bundle"]["path"] == str(tmp_path / "bundle")

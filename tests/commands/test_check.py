@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,3 +150,39 @@ def test_a_page_that_cannot_be_drawn_is_a_remark_and_the_verdict_keeps_its_exit_
     assert verdict.startswith("nothing ships: ")
     assert told in remark
     assert f"edgemim report {tmp_path / 'report'}" in remark
+
+
+@pytest.mark.parametrize("given", [".", "../bundle/"])
+def test_a_check_of_the_folder_that_one_is_in_lies_beside_it(
+    cli: Any,
+    story: SimpleNamespace,
+    tmp_path: Any,
+    options: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+) -> None:
+    shutil.copytree(story.bundle, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check]
+    done = cli("check", given, *one, "--json")
+    assert done.code == 0, done.err
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle-report"]
+    monkeypatch.chdir(tmp_path)
+    assert cli("inspect", "bundle-report").code == 0
+
+
+def test_an_empty_folder_takes_the_report_by_its_dot(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, options: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report").mkdir()
+    monkeypatch.chdir(tmp_path / "report")
+    one = ["--candidate", "fp32", "--backend", "onnxruntime", *options.check]
+    done = cli("check", story.bundle, *one, "--out", ".", "--json")
+    assert done.code == 0, done.err
+    assert done.json["report"] == str(tmp_path / "report")
+    assert (tmp_path / "report" / "report.md").is_file()
+
+
+def test_the_root_is_no_bundle(cli: Any) -> None:
+    done = cli("check", "/")
+    assert (done.code, done.out) == (2, "")

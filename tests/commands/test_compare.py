@@ -39,6 +39,23 @@ def test_without_out_the_report_lies_beside_the_first(cli: Any, story: SimpleNam
     assert done.out.strip() == (tmp_path / "mine-compare" / "report.md").read_text("utf-8").strip()
 
 
+def test_the_folder_that_one_is_in_has_a_name_in_the_report_and_beside_it(
+    cli: Any, story: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "other"):
+        shutil.copytree(story.bundle, tmp_path / name)
+    (tmp_path / "mine" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "mine" / "inner")
+    both = ["..:fp32@onnxruntime", "../../other:fp32@onnxruntime"]
+    done = cli("compare", *both, *BRIEF, "--latency-only", "--no-page", "--json")
+    assert done.code == 0, done.err
+    assert done.json["report"] == str(tmp_path / "mine-compare")
+    assert [entry["label"] for entry in done.json["entries"]] == [
+        "mine: fp32 on onnxruntime",
+        "other: fp32 on onnxruntime",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,3 +109,26 @@ def test_verify_compares_every_flavour_with_the_checkpoint(cli: Any, story: Simp
     assert shown.code == 0, shown.err
     assert "parity of fp32 with torch, 8 images" in shown.out
     assert "ladder" not in shown.out
+
+
+@pytest.mark.parametrize("given", [".", "../bundle"])
+def test_an_empty_folder_takes_the_bundle_by_its_dot(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.chdir(tmp_path / "bundle")
+    arguments = ["--target", "x86", "--precision", "fp32", "--evaluation", "none"]
+    done = cli("export", story.classifier, *arguments, "--out", given, "--json")
+    assert done.code == 0, done.err
+    assert os.listdir(tmp_path) == ["bundle"]
+    assert load_artifact(tmp_path / "bundle", "bundle").content["candidates"] == done.json["candidates"]
+
+
+def test_a_folder_with_something_in_it_is_refused_by_its_dot_before_any_work(
+    cli: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    done = cli("export", "no-such-checkpoint", "--target", "x86", "--out", ".")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"edgemim: {tmp_path} exists; choose another --out, or replace it with --overwrite\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,3 +50,14 @@ def test_an_unknown_placement_says_which_there_are(cli: Any, story: SimpleNamesp
     assert done.code == 2
     assert "did you mean 'linear'" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_takes_the_result_by_its_dot(
+    cli: Any, story: SimpleNamespace, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sensitivity").mkdir()
+    monkeypatch.chdir(tmp_path / "sensitivity")
+    done = cli("sensitivity", story.classifier, *FEW, "--placement", "linear", "--out", ".", "--json")
+    assert done.code == 0, done.err
+    assert os.listdir(tmp_path) == ["sensitivity"]
+    assert load_artifact(tmp_path / "sensitivity", "report").content["placement"] == "linear"

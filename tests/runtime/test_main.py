@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -92,6 +93,43 @@ def test_every_error_has_its_exit_code_and_one_line(
     message = json.loads(capfd.readouterr().out)
     assert (end.value.code, message["exit_code"], f"edgemim: {message['error']}") == (code, code, line)
     assert (message["traceback"] is not None) == (code == 4)
+
+
+def test_a_dot_is_the_folder_by_its_name(
+    call: Callable[..., int], world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = world.bundle()
+    monkeypatch.chdir(bundle)
+    assert call("check", ".", *QUICK) == 0, capfd.readouterr().err
+    assert read_report(world.tmp / "bundle-report")["bundle"]["path"] == str(bundle)
+    (world.tmp / "empty").mkdir()
+    monkeypatch.chdir(world.tmp / "empty")
+    assert call("check", bundle, *QUICK, "--out", ".") == 0, capfd.readouterr().err
+    assert read_report(world.tmp / "empty")["passed"]
+
+
+MISSED = """
+import sys
+from edgemim.runtime import __main__ as command
+
+command.check_bundle = lambda *_, **__: {{"verdict": "it is over", "passed": {passed}, "reasons": ["slow"] * {lines}}}
+sys.exit(command.main(["check", "x", "--json"]))
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("passed", [False, True])
+def test_the_exit_code_is_that_of_the_report_without_a_reader(lines: int, passed: bool) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = MISSED.format(passed=passed, lines=lines)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0 if passed else 1, "it is over\n")
 
 
 NOISY = """
