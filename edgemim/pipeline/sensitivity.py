@@ -71,12 +71,13 @@ def find_sensitivity(
         EdgemimError: The model cannot be exported, or nothing of it becomes INT8.
         OutputError: `out` exists, or cannot be written.
     """
+    from edgemim.quantize.placement import PLACEMENTS
     from edgemim.quantize.quantizers.ptq import PTQ
     from edgemim.quantize.sensitivity import measure_sensitivity
 
     refuse_existing(out, overwrite=overwrite)
     out = Path(os.path.abspath(out))  # what `.` is, is replaced
-    target = TARGETS.get(settings.target)
+    target, placement = TARGETS.get(settings.target), PLACEMENTS.find(settings.placement)
     checkpoint = load_checkpoint(checkpoint_path)
     batches = calibration_batches(
         checkpoint, settings.calibration, count=settings.calibration_count, seed=settings.seed, say=say
@@ -84,10 +85,10 @@ def find_sensitivity(
     with scratch(out, anew=("onnx",)) as folder:
         onnx = export_float(checkpoint, batches.images, folder / "onnx")
         say(f"calibrating on {len(batches)} images")
-        prepared = PTQ(placements=(settings.placement,)).prepare(
+        prepared = PTQ(placements=(placement,)).prepare(
             onnx, batches, target, state=folder / CALIBRATION_STATE, say=say, progress=progress
         )
-        recipe = prepared.recipes[settings.placement].without(*_additions(prepared, settings.placement))
+        recipe = prepared.recipes[placement].without(*_additions(prepared, placement))
         found = measure_sensitivity(
             prepared.model,
             recipe,
