@@ -252,6 +252,16 @@ def _protocol(kept: Kept, student: str = "") -> str:
     )
 
 
+def cae_alignment(kept: Kept) -> str:
+    """Weights of CAE's alignment beside pixels, on images that were held out of the training set."""
+    shown = (*_SCORES.values(),)
+    lines = [f"| `method.alignment_weight` | {' | '.join(shown)} |", f"| --- |{' --- |' * len(shown)}"]
+    for row in kept["rows"]:
+        scores = " | ".join(f"{100 * row[metric]:.1f}" for metric in _SCORES)
+        lines.append(f"| {row['alignment_weight']:g} | {scores} |")
+    return "\n".join([*lines, "", f"One seed; {kept['changed']}.", "", _origin(kept)])
+
+
 def _teacher(kept: Kept) -> str:
     teacher, shape = kept["teacher"], kept["teacher_model"]
     if teacher is None:

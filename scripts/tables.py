@@ -99,6 +99,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-cifar10-nothing": lambda: method_tables.nothing_shown(_read(_CPU)),
     "methods-cifar10-runs": lambda: method_tables.single_runs(_read(_CPU)),
     "methods-cifar10-gpu": lambda: method_tables.ranking(_read(_GPU)),
+    "cae-alignment": lambda: method_tables.cae_alignment(_read("cae_alignment")),
     "methods-cost": lambda: method_tables.cost_of_an_update(_read("methods_cifar10/cpu/timing")),
     "calibration-memory": lambda: int8_tables.memory(_read("calibration_memory")),
     "export-time": lambda: int8_tables.export_time(_read("export_time")),
